@@ -1,0 +1,45 @@
+//! What a backend can do, and its bounds.
+
+use std::time::Duration;
+
+/// What a registry behind a [`Registry`](crate::Registry) can do, and the bounds it keeps.
+///
+/// Published so that programs and tests need not know which backend they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// The backend's name, as in its URL scheme.
+    pub backend: &'static str,
+    /// The longest time from a server's death without a word (a crash, a power cut) to its
+    /// removal from the registry; `None` where it is known at once.
+    pub crash_detection: Option<Duration>,
+    /// How long after a change, while all is well, every watcher has it. A draining server waits
+    /// this long between leaving the registry and refusing connections.
+    pub propagation: Duration,
+    /// The shortest time between two publications of one instance's load.
+    pub load_interval: Duration,
+    /// The oldest a published load becomes while its server is connected to the registry: even
+    /// an unchanged one is published this often.
+    pub load_max_age: Duration,
+    /// The largest record the registry takes, in bytes; `None` where there is no limit.
+    pub max_record_bytes: Option<usize>,
+    /// Whether changes are pushed to watchers; otherwise the backend polls.
+    pub pushes_changes: bool,
+}
+
+impl Capabilities {
+    /// The capabilities of a backend that pushes, detects crashes at once and has no limits;
+    /// backends change what differs.
+    #[must_use]
+    pub const fn new(backend: &'static str) -> Self {
+        Self {
+            backend,
+            crash_detection: None,
+            propagation: Duration::from_millis(100),
+            load_interval: Duration::from_secs(2),
+            load_max_age: Duration::from_secs(60),
+            max_record_bytes: None,
+            pushes_changes: true,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! A client's own view of one member.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing, Timestamp,
+};
+
+/// What active checks found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// Not checked yet; treated as healthy.
+    #[default]
+    Unknown,
+    /// Enough checks in a row succeeded.
+    Healthy,
+    /// Enough checks in a row failed.
+    Unhealthy,
+}
+
+/// How a request ended, as its client saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The endpoint served it.
+    Success,
+    /// The endpoint, or the way to it, failed.
+    Failure,
+    /// The client lost interest: neither for nor against the endpoint.
+    Cancelled,
+}
+
+/// What every pick writes, alone on its cache lines: 128 bytes, because x86 prefetches lines in
+/// pairs and Apple and POWER cores have lines of 128.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Hot {
+    in_flight: AtomicU32,
+    consecutive_failures: AtomicU32,
+    successes: AtomicU64,
+    failures: AtomicU64,
+    cancelled: AtomicU64,
+    /// Smoothed, in nanoseconds; 0 before the first.
+    latency_ns: AtomicU64,
+}
+
+/// A client's own view of one member: the load it publishes, and what this client sees of it.
+///
+/// It belongs to the member's identity: it survives every change of membership, attributes and
+/// load, and ends with the incarnation. Requests in flight keep it alive beyond that, so nothing
+/// is counted twice or lost.
+pub struct Endpoint {
+    hot: Hot,
+    instance: ArcSwap<Instance>,
+    id: InstanceId,
+    incarnation: Incarnation,
+    load: Arc<PublishedLoad>,
+    health: AtomicU8,
+    suspect: AtomicBool,
+    /// The report that `own_at_report` belongs to, as `Timestamp` nanoseconds plus one.
+    seen_report: AtomicU64,
+    own_at_report: AtomicU32,
+}
+
+impl Endpoint {
+    /// A view of `member` that has seen nothing yet.
+    #[must_use]
+    pub fn new(member: &Member) -> Self {
+        Self {
+            hot: Hot::default(),
+            instance: ArcSwap::new(Arc::clone(member.instance())),
+            id: member.id().clone(),
+            incarnation: member.incarnation(),
+            load: Arc::clone(member.load()),
+            health: AtomicU8::new(0),
+            suspect: AtomicBool::new(!member.standing().is_registered()),
+            seen_report: AtomicU64::new(0),
+            own_at_report: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether it is a view of `member`: the same id in the same incarnation.
+    #[must_use]
+    pub fn is_view_of(&self, member: &Member) -> bool {
+        self.incarnation == member.incarnation() && self.id == *member.id()
+    }
+
+    /// Takes over what `member` says now.
+    pub fn refresh(&self, member: &Member) {
+        debug_assert!(self.is_view_of(member), "refreshed from another member");
+        if **self.instance.load() != **member.instance() {
+            self.instance.store(Arc::clone(member.instance()));
+        }
+        self.suspect.store(member.standing() != Standing::Registered, Ordering::Relaxed);
+    }
+
+    /// What the member says of itself.
+    #[must_use]
+    pub fn instance(&self) -> Arc<Instance> {
+        self.instance.load_full()
+    }
+
+    /// Its name within the service.
+    #[must_use]
+    pub fn id(&self) -> &InstanceId {
+        &self.id
+    }
+
+    /// Which life of the instance this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The load it last published; `None` before the first report.
+    #[inline]
+    #[must_use]
+    pub fn published_load(&self) -> Option<LoadReport> {
+        self.load.report()
+    }
+
+    /// Requests that this client has under way there.
+    #[inline]
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.hot.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests under way there that the last published load cannot include: those this client
+    /// started since it received the report.
+    ///
+    /// The first call after a report takes the mark, so the answer is exact to within the
+    /// requests started between the report and that call.
+    #[inline]
+    #[must_use]
+    pub fn in_flight_since_report(&self) -> u32 {
+        let own = self.in_flight();
+        let stamp = self.load.report().map_or(0, |report| report.received.as_nanos() + 1);
+        if self.seen_report.load(Ordering::Relaxed) != stamp {
+            self.own_at_report.store(own, Ordering::Relaxed);
+            self.seen_report.store(stamp, Ordering::Relaxed);
+            return if stamp == 0 { own } else { 0 };
+        }
+        if stamp == 0 { own } else { own.saturating_sub(self.own_at_report.load(Ordering::Relaxed)) }
+    }
+
+    /// The mean latency of this client's requests there, smoothed with a factor of 1/8 as
+    /// [RFC 6298](https://www.rfc-editor.org/rfc/rfc6298#section-2) smooths round-trip times.
+    #[must_use]
+    pub fn latency(&self) -> Option<Duration> {
+        match self.hot.latency_ns.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// How many of this client's requests ended in success.
+    #[must_use]
+    pub fn successes(&self) -> u64 {
+        self.hot.successes.load(Ordering::Relaxed)
+    }
+
+    /// How many of this client's requests ended in failure.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.hot.failures.load(Ordering::Relaxed)
+    }
+
+    /// How many of this client's requests were given up.
+    #[must_use]
+    pub fn cancelled(&self) -> u64 {
+        self.hot.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Failures since the last success.
+    #[must_use]
+    pub fn consecutive_failures(&self) -> u32 {
+        self.hot.consecutive_failures.load(Ordering::Relaxed)
+    }
+
+    /// What active checks found.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Unknown,
+            1 => Health::Healthy,
+            _ => Health::Unhealthy,
+        }
+    }
+
+    /// Records what active checks found; returns whether that is new.
+    pub fn set_health(&self, health: Health) -> bool {
+        let code = match health {
+            Health::Unknown => 0,
+            Health::Healthy => 1,
+            Health::Unhealthy => 2,
+        };
+        self.health.swap(code, Ordering::Relaxed) != code
+    }
+
+    /// Whether the registry stopped listing it under suspicious circumstances; see
+    /// [`Standing::Suspect`].
+    #[must_use]
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn begin(&self) {
+        self.hot.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self, outcome: Outcome, latency: Option<Duration>) {
+        self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
+        match outcome {
+            Outcome::Success => {
+                self.hot.successes.fetch_add(1, Ordering::Relaxed);
+                if self.consecutive_failures() != 0 {
+                    self.hot.consecutive_failures.store(0, Ordering::Relaxed);
+                }
+            }
+            Outcome::Failure => {
+                self.hot.failures.fetch_add(1, Ordering::Relaxed);
+                self.hot.consecutive_failures.fetch_add(1, Ordering::Relaxed);
+            }
+            Outcome::Cancelled => {
+                self.hot.cancelled.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if let Some(latency) = latency {
+            self.smooth(latency);
+        }
+    }
+
+    fn smooth(&self, latency: Duration) {
+        // A thousand years fit; 0 is kept for "none yet".
+        let sample = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let step = |mean: u64| {
+            Some(if mean == 0 { sample } else { (mean - mean / 8).saturating_add(sample / 8).max(1) })
+        };
+        let _always =
+            self.hot.latency_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("id", &self.id)
+            .field("authority", &self.instance.load().authority())
+            .field("incarnation", &self.incarnation)
+            .field("published_load", &self.load.get())
+            .field("in_flight", &self.in_flight())
+            .field("health", &self.health())
+            .field("suspect", &self.is_suspect())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One request to one endpoint: counts as in flight until it is finished or dropped.
+///
+/// Dropping it unreported counts as [`Cancelled`](Outcome::Cancelled). `E` is how the endpoint is
+/// held: by default an `Arc`, so that the pick may be kept and sent anywhere; a borrow where a
+/// hot loop saves even that.
+#[must_use = "the request counts as cancelled as soon as the pick is dropped"]
+pub struct Pick<E: std::ops::Deref<Target = Endpoint> = Arc<Endpoint>> {
+    endpoint: E,
+    ended: bool,
+}
+
+impl<E: std::ops::Deref<Target = Endpoint>> Pick<E> {
+    /// Counts a request on `endpoint`.
+    #[inline]
+    pub fn new(endpoint: E) -> Self {
+        endpoint.begin();
+        Self { endpoint, ended: false }
+    }
+
+    /// The endpoint that was picked.
+    #[inline]
+    #[must_use]
+    pub fn endpoint(&self) -> &E {
+        &self.endpoint
+    }
+
+    /// Reports how the request ended.
+    pub fn finish(mut self, outcome: Outcome) {
+        self.ended = true;
+        self.endpoint.end(outcome, None);
+    }
+
+    /// Reports how the request ended and how long it took. Report only latencies that say
+    /// something of the endpoint: a quick failure is not a quick answer.
+    pub fn finish_after(mut self, outcome: Outcome, latency: Duration) {
+        self.ended = true;
+        self.endpoint.end(outcome, Some(latency));
+    }
+}
+
+impl<E: std::ops::Deref<Target = Endpoint>> Drop for Pick<E> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.ended {
+            self.endpoint.end(Outcome::Cancelled, None);
+        }
+    }
+}
+
+impl<E: std::ops::Deref<Target = Endpoint>> fmt::Debug for Pick<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pick").field(&*self.endpoint).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Member {
+        let instance = Instance::builder("s", "h", 1).with_id("a").build().unwrap();
+        Member::new(Arc::new(instance), Incarnation::from_bits(1), Arc::default())
+    }
+
+    #[test]
+    fn a_pick_counts_until_it_ends_and_its_outcome_is_kept_apart() {
+        let endpoint = Arc::new(Endpoint::new(&member()));
+        let picks: Vec<_> = (0..3).map(|_| Pick::new(Arc::clone(&endpoint))).collect();
+        assert_eq!(endpoint.in_flight(), 3);
+        for (pick, outcome) in
+            picks.into_iter().zip([Outcome::Failure, Outcome::Failure, Outcome::Success])
+        {
+            let before = endpoint.consecutive_failures();
+            pick.finish(outcome);
+            let after = endpoint.consecutive_failures();
+            assert_eq!(after, if outcome == Outcome::Failure { before + 1 } else { 0 });
+        }
+        drop(Pick::new(&*endpoint));
+        assert_eq!(endpoint.in_flight(), 0);
+        assert_eq!((endpoint.successes(), endpoint.failures(), endpoint.cancelled()), (1, 2, 1));
+    }
+
+    #[test]
+    fn latency_starts_at_the_first_sample_and_moves_by_an_eighth() {
+        let endpoint = Endpoint::new(&member());
+        assert_eq!(endpoint.latency(), None);
+        Pick::new(&endpoint).finish_after(Outcome::Success, Duration::from_nanos(800));
+        Pick::new(&endpoint).finish_after(Outcome::Success, Duration::from_nanos(1600));
+        assert_eq!(endpoint.latency(), Some(Duration::from_nanos(900)));
+    }
+
+    #[test]
+    fn own_requests_are_not_counted_twice_once_a_report_includes_them() {
+        let member = member();
+        let endpoint = Endpoint::new(&member);
+        let first = Pick::new(&endpoint);
+        assert_eq!(endpoint.in_flight_since_report(), 1);
+        member.load().store(1, Timestamp::from_nanos(10));
+        assert_eq!(endpoint.in_flight_since_report(), 0);
+        let second = Pick::new(&endpoint);
+        assert_eq!(endpoint.in_flight_since_report(), 1);
+        drop((first, second));
+        assert_eq!(endpoint.in_flight_since_report(), 0);
+    }
+
+    #[test]
+    fn statistics_survive_a_change_of_attributes_and_load() {
+        let member = member();
+        let endpoint = Endpoint::new(&member);
+        endpoint.set_health(Health::Unhealthy);
+        let pick = Pick::new(&endpoint);
+        let heavier = Instance::clone(member.instance()).with_weight(crate::Weight::MAX);
+        let changed =
+            Member::new(Arc::new(heavier), member.incarnation(), Arc::clone(member.load()));
+        for load in 0..100 {
+            changed.load().store(load, Timestamp::from_nanos(load));
+            endpoint.refresh(&changed);
+        }
+        assert_eq!((endpoint.in_flight(), endpoint.health()), (1, Health::Unhealthy));
+        assert_eq!(endpoint.instance().weight(), crate::Weight::MAX);
+        drop(pick);
+    }
+
+    #[test]
+    fn hot_counters_of_two_endpoints_share_no_cache_line() {
+        assert!(align_of::<Endpoint>() >= 128);
+    }
+}

@@ -1,0 +1,136 @@
+//! Where an instance listens.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::{Error, Result};
+
+/// An address that clients can connect to: an IP address or a DNS name.
+///
+/// A DNS name follows [RFC 1123 section 2.1](https://www.rfc-editor.org/rfc/rfc1123#section-2.1)
+/// (labels of letters, digits and hyphens), with underscores allowed as container platforms use
+/// them; it is kept in lower case, as DNS ignores case. An IPv6 address may be given in brackets.
+/// Unspecified and multicast addresses are refused: nobody can connect to them.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Host(Repr);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Repr {
+    Ip(IpAddr),
+    Name(Arc<str>),
+}
+
+impl Host {
+    /// Validates `text`.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if it is neither an address that can
+    /// be connected to nor a DNS name.
+    pub fn new(text: impl AsRef<str>) -> Result<Self> {
+        let text = text.as_ref();
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
+            if bare.is_some() && ip.is_ipv4() {
+                return Err(Error::invalid("host", text, "has brackets around an IPv4 address"));
+            }
+            return Self::try_from(ip);
+        }
+        match name_fault(text) {
+            None => Ok(Self(Repr::Name(text.to_ascii_lowercase().into()))),
+            Some(why) => Err(Error::invalid("host", text, why)),
+        }
+    }
+
+    /// The IP address, unless the host is a DNS name.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.0 {
+            Repr::Ip(ip) => Some(ip),
+            Repr::Name(_) => None,
+        }
+    }
+}
+
+fn name_fault(text: &str) -> Option<&'static str> {
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if text.is_empty() {
+        return Some("is empty");
+    }
+    if text.len() > 253 {
+        return Some("is longer than 253 bytes");
+    }
+    if !text.split('.').all(label_ok) {
+        return Some("is neither an IP address nor a DNS name");
+    }
+    // RFC 1123: a name's last label is never all digits, so this is a mistyped address.
+    let last = text.rsplit('.').next()?;
+    last.bytes().all(|b| b.is_ascii_digit()).then_some("looks like an IP address but is not one")
+}
+
+impl TryFrom<IpAddr> for Host {
+    type Error = Error;
+    fn try_from(ip: IpAddr) -> Result<Self> {
+        if ip.is_unspecified() {
+            return Err(Error::invalid("host", ip, "is the unspecified address"));
+        }
+        if ip.is_multicast() {
+            return Err(Error::invalid("host", ip, "is a multicast address"));
+        }
+        Ok(Self(Repr::Ip(ip)))
+    }
+}
+
+impl FromStr for Host {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
+/// An IPv6 address is printed bare; [`Instance::authority`](crate::Instance::authority) adds the
+/// brackets.
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Ip(ip) => ip.fmt(f),
+            Repr::Name(name) => f.pad(name),
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_names_are_told_apart() {
+        assert!(Host::new("10.0.0.7").unwrap().ip().is_some());
+        assert_eq!(Host::new("[::1]").unwrap(), Host::new("::1").unwrap());
+        assert_eq!(Host::new("Node_1.Example").unwrap().to_string(), "node_1.example");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let long = ["a"; 128].join(".");
+        let bad = [
+            "", "a b", "a..b", "-a", "a-", "1.2.3", "1.2.3.400", "host:80", "0.0.0.0", "::",
+            "224.0.0.1", "[10.0.0.1]", "[::1", "höst", "a/b", long.as_str(),
+        ];
+        for text in bad {
+            assert!(Host::new(text).is_err(), "{text:?} was taken");
+        }
+    }
+}

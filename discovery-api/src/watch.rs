@@ -1,0 +1,79 @@
+//! Following one service.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::Snapshot;
+
+/// Follows one service: the present set first, then each later state.
+///
+/// Level-triggered: a reader that is slow sees the latest state and skips those between, so memory
+/// stays bounded however slow it is. Each clone reads at its own pace; all of one process share
+/// what the backend keeps for the service, which stops when the last one is dropped.
+#[derive(Clone)]
+pub struct Watch {
+    states: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Dropping the last clone of this stops what feeds `states`.
+    _source: Arc<dyn Any + Send + Sync>,
+}
+
+impl Watch {
+    /// For backends: a watch on `states`, which is fed for as long as `source` is held.
+    #[must_use]
+    pub fn new(
+        mut states: watch::Receiver<Option<Arc<Snapshot>>>,
+        source: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
+        // A receiver made later than the first snapshot must still yield it.
+        states.mark_changed();
+        Self { states, _source: source }
+    }
+
+    /// Waits for a state that this reader has not seen, and returns the latest.
+    ///
+    /// While the registry has never been reached it waits; when contact is lost it returns the
+    /// last good snapshot marked [`Stale`](crate::Freshness::Stale).
+    ///
+    /// Returns `None` once the backend has stopped for good.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
+        loop {
+            self.states.changed().await.ok()?;
+            let state = self.states.borrow_and_update().clone();
+            if state.is_some() {
+                return state;
+            }
+        }
+    }
+
+    /// The latest state, seen or not; `None` while the registry has never been reached.
+    #[must_use]
+    pub fn latest(&self) -> Option<Arc<Snapshot>> {
+        self.states.borrow().clone()
+    }
+
+    /// Waits until the latest state satisfies `wanted`, and returns it.
+    ///
+    /// Returns `None` once the backend has stopped for good.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub async fn wait_for(
+        &mut self,
+        mut wanted: impl FnMut(&Snapshot) -> bool + Send,
+    ) -> Option<Arc<Snapshot>> {
+        let matches = |state: &Option<Arc<Snapshot>>| state.as_deref().is_some_and(&mut wanted);
+        self.states.wait_for(matches).await.ok()?.clone()
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("latest", &self.latest()).finish_non_exhaustive()
+    }
+}
