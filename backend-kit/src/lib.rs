@@ -1,1 +1,26 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod backend;
+mod backoff;
+mod codec;
+mod driver;
+mod escape;
+mod lifeline;
+mod reconciler;
+mod supervisor;
+mod throttle;
+mod timings;
+mod url;
+
+pub use backend::Backend;
+pub use backoff::Backoff;
+pub use codec::{Decoded, decode, encode};
+pub use driver::{
+    Change, Departure, Driver, Entry, Listing, Record, Release, Skipped, Subscription, Update,
+    Updates,
+};
+pub use escape::{escape, unescape};
+pub use throttle::{LoadPolicy, Throttle};
+pub use timings::{HoldDown, Timings};
+pub use url::{Options, RegistryUrl};

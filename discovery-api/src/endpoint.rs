@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::{
-    Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing, Timestamp,
+    Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing,
 };
 
 /// What active checks found.
@@ -85,10 +85,13 @@ impl Endpoint {
         }
     }
 
-    /// Whether it is a view of `member`: the same id in the same incarnation.
+    /// Whether it is a view of `member`: the same id in the same incarnation, reporting its load
+    /// to the same place.
     #[must_use]
     pub fn is_view_of(&self, member: &Member) -> bool {
-        self.incarnation == member.incarnation() && self.id == *member.id()
+        self.incarnation == member.incarnation()
+            && self.id == *member.id()
+            && Arc::ptr_eq(&self.load, member.load())
     }
 
     /// Takes over what `member` says now.
@@ -321,6 +324,7 @@ impl<E: std::ops::Deref<Target = Endpoint>> fmt::Debug for Pick<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Timestamp;
 
     fn member() -> Member {
         let instance = Instance::builder("s", "h", 1).with_id("a").build().unwrap();

@@ -86,7 +86,6 @@ pub struct Instance {
 impl Instance {
     /// Starts one. `port` is 1 to 65,535. Everything is checked in
     /// [`build`](InstanceBuilder::build).
-    #[must_use]
     pub fn builder(
         service: impl AsRef<str>,
         host: impl AsRef<str>,

@@ -146,13 +146,11 @@ impl LoadHandle {
 
     /// Adds 1 until the guard is dropped, so that the count is exact whatever path a connection's
     /// handler leaves by, a panic included.
-    #[must_use]
     pub fn acquire(&self) -> LoadGuard {
         self.acquire_many(1)
     }
 
     /// Adds `step` until the guard is dropped.
-    #[must_use]
     pub fn acquire_many(&self, step: u64) -> LoadGuard {
         self.gauge.increase(step);
         LoadGuard { gauge: Arc::clone(&self.gauge), step }

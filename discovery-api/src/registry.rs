@@ -11,10 +11,17 @@ use crate::{Capabilities, Instance, Registration, Result, ServiceName, Snapshot,
 ///
 /// A handle: cheap to share, and nothing ends with it. Each [`Registration`] and each [`Watch`]
 /// lives until it is dropped itself. Implementors build on `plimsoll-backend-kit` and prove
-/// themselves with the `conformance` feature; each sentence under *Behaviour* is a case there.
+/// themselves with the `conformance` feature; each sentence under *Behaviour* has a case there.
+///
+/// # Behaviour
+/// - Registrations and watches outlive the handle they came from.
+/// - Once everything is dropped, no task is left behind.
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// What the registry can do, and its bounds.
+    ///
+    /// # Behaviour
+    /// - The bounds agree with one another.
     fn capabilities(&self) -> Capabilities;
 
     /// Records that `instance` shall be in the registry, and returns without waiting for it.
@@ -22,11 +29,29 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// # Behaviour
     /// - A registered instance becomes visible to every list and watch, as it was described.
     /// - A registry that is down at the start delays visibility, never the caller.
-    /// - An id belongs to one live owner; a second registration of it stands in `Conflict`.
-    /// - Deregistration is immediate and final, and no racing repair undoes it.
+    /// - A registration that is dropped before it is in the registry leaves nothing there.
+    /// - An id belongs to one live owner; a second registration of it stands in `Conflict` until
+    ///   the owner leaves.
+    /// - Giving up a registration in `Conflict` leaves the owner untouched.
+    /// - An update reaches every watcher within the same incarnation.
+    /// - An update in an outage is written afterwards.
+    /// - An update that would make it another server is refused.
+    /// - A deregistration takes effect at once and is final.
+    /// - No racing repair undoes a deregistration.
+    /// - A deregistration is bounded in time, whatever the registry does, and goes on being tried.
+    /// - A deregistration stands though its future is dropped.
+    /// - A deregistration may be repeated.
     /// - Dropping the registration removes the instance.
-    /// - What expires without being given up is registered again, with the current load.
-    /// - The load is published as it is; it is 0 after the last guard drops.
+    /// - What expires without being given up is registered again: a new incarnation, with the
+    ///   current load.
+    /// - An expiry shows in the state as `Lost`, then `Live`.
+    /// - After an outage longer than the lease, and after a loss of all data, everything is
+    ///   registered again.
+    /// - The load is published as it is, without being asked.
+    /// - The load is 0 after the last guard drops.
+    /// - A flush publishes the load at once.
+    /// - A flush fails while the registration is not live, and after it was given up; no load is
+    ///   lost.
     /// - A load write of a former incarnation is refused.
     ///
     /// # Cancel safety
@@ -40,14 +65,20 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// Follows the members of `service`. Returns without waiting for the registry.
     ///
     /// # Behaviour
-    /// - A watch yields the present set first, then every later state, and converges to the truth.
-    /// - Two watchers agree.
+    /// - A watch yields the present set first, whenever it starts.
+    /// - A watch converges to the truth, and two watchers agree.
     /// - A service that nobody registered is empty, not an error.
-    /// - Services whose names are prefixes of each other never mix.
-    /// - An entry that cannot be understood is skipped and harms no other.
+    /// - Names are kept byte by byte, and services whose names are prefixes of each other never
+    ///   mix.
+    /// - An entry that cannot be understood is skipped and counted, and harms no other.
     /// - A change of load wakes no watcher and changes no identity.
     /// - In an outage the last good set stays, marked stale, and is live again afterwards.
-    /// - A sudden mass loss is held down; a graceful departure takes effect at once.
+    /// - A watch started in an outage waits, and yields once the registry is back.
+    /// - A watcher never sees an empty list because the registry has lost its data.
+    /// - A sudden mass loss is held down: what went missing is suspect for a grace period, then
+    ///   dropped.
+    /// - A single crash takes effect as soon as the registry knows of it.
+    /// - A graceful departure takes effect at once, of many as of all.
     /// - A slow watcher sees the latest state, in bounded memory.
     ///
     /// # Cancel safety
@@ -61,6 +92,7 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Behaviour
     /// - A service that nobody registered is empty, not an error.
+    /// - An outage is an error, not an empty list.
     ///
     /// # Cancel safety
     /// A read; nothing is lost if the future is dropped.
@@ -71,6 +103,9 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     async fn list(&self, service: &ServiceName) -> Result<Snapshot>;
 
     /// Reads the names of all services that have at least one entry, sorted, each once.
+    ///
+    /// # Behaviour
+    /// - Every service with an entry is named once, in order, and no other.
     ///
     /// # Cancel safety
     /// A read; nothing is lost if the future is dropped.

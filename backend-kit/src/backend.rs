@@ -1,0 +1,131 @@
+//! A registry from a driver.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use plimsoll_discovery_api::{
+    Capabilities, Error, Incarnation, Instance, Member, PublishedLoad, Registration, Registry,
+    Result, Rng, ServiceName, Snapshot, Timestamp, Watch,
+};
+use tokio::time::Instant;
+
+use crate::lifeline::Lifeline;
+use crate::reconciler::{self, bounded};
+use crate::supervisor::Supervisors;
+use crate::{Driver, Listing, Record};
+
+/// A [`Registry`] over a [`Driver`].
+///
+/// Must be used within a tokio runtime. Cheap to clone; clones share the supervisors.
+pub struct Backend<D: Driver> {
+    driver: Arc<D>,
+    supervisors: Arc<Supervisors>,
+    lifeline: Lifeline,
+    /// For jitter alone.
+    rng: Arc<Mutex<Rng>>,
+}
+
+impl<D: Driver> Backend<D> {
+    /// A registry over `driver`.
+    #[must_use]
+    pub fn new(driver: D) -> Self {
+        Self::with_rng(driver, Rng::from_entropy())
+    }
+
+    /// A registry over `driver` whose jitter is drawn from `rng`, for tests that must repeat.
+    #[must_use]
+    pub fn with_rng(driver: D, rng: Rng) -> Self {
+        Self {
+            driver: Arc::new(driver),
+            supervisors: Arc::default(),
+            lifeline: Lifeline::new(),
+            rng: Arc::new(Mutex::new(rng)),
+        }
+    }
+
+    /// The driver.
+    #[must_use]
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    fn fork_rng(&self) -> Rng {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        Rng::from_seed(rng.next_u64())
+    }
+
+    fn named(&self, operation: &'static str, error: Error) -> Error {
+        error.with_backend(self.driver.capabilities().backend).with_operation(operation)
+    }
+}
+
+#[async_trait]
+impl<D: Driver> Registry for Backend<D> {
+    fn capabilities(&self) -> Capabilities {
+        self.driver.capabilities()
+    }
+
+    async fn register(&self, instance: Instance) -> Result<Registration> {
+        let sample = Record::new(
+            Arc::new(instance.clone()),
+            Incarnation::from_bits(u128::MAX),
+            SystemTime::now(),
+            0,
+        );
+        self.driver.check(&sample).map_err(|e| self.named("register", e))?;
+        let lifeline = self.lifeline.clone();
+        Ok(reconciler::spawn(Arc::clone(&self.driver), instance, lifeline, self.fork_rng()))
+    }
+
+    async fn watch(&self, service: &ServiceName) -> Result<Watch> {
+        let mut rng = self.fork_rng();
+        Ok(self.supervisors.watch(&self.driver, service, &self.lifeline, &mut rng))
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        let call = self.driver.list(service);
+        let listing = bounded(self.driver.timings().call_timeout, call).await;
+        Ok(snapshot(service.clone(), listing.map_err(|e| self.named("list", e))?))
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        let call = self.driver.services();
+        let services = bounded(self.driver.timings().call_timeout, call).await;
+        let mut services = services.map_err(|e| self.named("services", e))?;
+        services.sort_unstable();
+        services.dedup();
+        Ok(services)
+    }
+}
+
+fn snapshot(service: ServiceName, listing: Listing) -> Snapshot {
+    let now = Timestamp::from(Instant::now().into_std());
+    let members = listing.entries.into_iter().map(|entry| {
+        let load = PublishedLoad::new();
+        if let Some(value) = entry.load {
+            load.store(value, now);
+        }
+        Member::new(Arc::new(entry.instance), entry.incarnation, Arc::new(load))
+            .with_registered_at(entry.registered_at)
+    });
+    Snapshot::new(service, members, listing.revision).with_skipped(listing.skipped.len())
+}
+
+impl<D: Driver> Clone for Backend<D> {
+    fn clone(&self) -> Self {
+        Self {
+            driver: Arc::clone(&self.driver),
+            supervisors: Arc::clone(&self.supervisors),
+            lifeline: self.lifeline.clone(),
+            rng: Arc::clone(&self.rng),
+        }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Backend<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("driver", &self.driver).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,212 @@
+//! The actor: obtaining a record, and removing it.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Incarnation, LoadGauge, RegistrationState, Result, Rng,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::hold::{Holding, HoldingEnd};
+use super::{Desired, FlushReply, Removal, not_live};
+use crate::backoff::Attempts;
+use crate::lifeline::LifelineEnd;
+use crate::{Driver, Record, Release, Timings};
+
+/// Errors that waiting rarely cures are repeated no faster than this, so that a wrong password is
+/// not tried ten times a second.
+const PERMANENT_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Parts<D> {
+    pub(super) timings: Timings,
+    pub(super) driver: Arc<D>,
+    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) state: watch::Sender<RegistrationState>,
+    pub(super) removal: watch::Sender<Removal>,
+    pub(super) gauge: Arc<LoadGauge>,
+    pub(super) flushes: mpsc::Receiver<FlushReply>,
+    pub(super) lifeline: LifelineEnd,
+    pub(super) rng: Rng,
+}
+
+/// A record that was obtained, and what was written of it.
+struct Claimed<D: Driver> {
+    claim: Arc<D::Claim>,
+    record: Record,
+}
+
+pub(super) struct Actor<D: Driver> {
+    pub(super) parts: Parts<D>,
+    attempts: Attempts,
+    /// The life that is being claimed: kept over failed attempts, as any may have been applied.
+    claiming: Option<Incarnation>,
+    /// Ended lives of which the registry may still hold the record.
+    former: Vec<Incarnation>,
+    was_live: bool,
+}
+
+impl<D: Driver> Actor<D> {
+    pub(super) fn new(parts: Parts<D>) -> Self {
+        let attempts = Attempts::new(parts.timings.backoff);
+        Self { parts, attempts, claiming: None, former: Vec::new(), was_live: false }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut not_before = Instant::now();
+        let claim = loop {
+            let Some(Claimed { claim, record }) = self.obtain(not_before).await else {
+                break None;
+            };
+            self.was_live = true;
+            let incarnation = record.incarnation;
+            let end = Holding::new(&mut self.parts, Arc::clone(&claim), record).run().await;
+            self.former = vec![incarnation];
+            match end {
+                HoldingEnd::GivenUp => break Some(claim),
+                HoldingEnd::Lost(cause) => {
+                    tracing::warn!(
+                        instance = %self.parts.desired.borrow().instance.id(),
+                        service = %self.parts.desired.borrow().instance.service(),
+                        %cause,
+                        "registration lost; registering again"
+                    );
+                    self.show(RegistrationState::Lost { cause });
+                    not_before = Instant::now() + self.attempts.failed(&mut self.parts.rng);
+                }
+            }
+        };
+        self.show(RegistrationState::Deregistered);
+        self.parts.flushes.close();
+        self.remove(claim.as_deref()).await;
+    }
+
+    /// Claims until it succeeds; `None` if the registration is given up before.
+    async fn obtain(&mut self, mut not_before: Instant) -> Option<Claimed<D>> {
+        loop {
+            self.parts.idle_until(not_before).await?;
+            let incarnation = *self.claiming.get_or_insert_with(Incarnation::random);
+            let instance = Arc::clone(&self.parts.desired.borrow_and_update().instance);
+            let load = self.parts.gauge.get();
+            let record = Record::new(instance, incarnation, SystemTime::now(), load);
+            // Not cut short when given up: the reply tells what there is to remove.
+            let driver = Arc::clone(&self.parts.driver);
+            let cause = match self.parts.call(driver.claim(&record, &self.former)).await {
+                Ok(claim) => {
+                    self.claiming = None;
+                    self.former.clear();
+                    self.attempts.succeeded();
+                    return Some(Claimed { claim: Arc::new(claim), record });
+                }
+                Err(cause) => cause,
+            };
+            let delay = self.delay_after(&cause);
+            tracing::debug!(id = %record.instance.id(), %cause, ?delay, "claim failed");
+            not_before = Instant::now() + delay;
+            self.show(match cause.kind() {
+                ErrorKind::Conflict => RegistrationState::Conflict { cause },
+                _ if self.was_live => RegistrationState::Lost { cause },
+                _ => RegistrationState::Pending { cause: Some(cause) },
+            });
+        }
+    }
+
+    fn delay_after(&mut self, cause: &Error) -> Duration {
+        let rng = &mut self.parts.rng;
+        if cause.kind() == ErrorKind::Conflict {
+            // Half to one and a half times: several who wait for one id must not keep in step.
+            return self.parts.timings.conflict_retry.mul_f64(0.5 + rng.next_f64());
+        }
+        let delay = self.attempts.failed(rng);
+        if cause.is_retryable() { delay } else { delay.max(PERMANENT_RETRY) }
+    }
+
+    /// Removes every life that may have been left, until that is confirmed. Ends early only when
+    /// nobody holds anything of the registry any more, after one last attempt.
+    async fn remove(&mut self, claim: Option<&D::Claim>) {
+        let incarnations: Vec<_> = self.former.iter().copied().chain(self.claiming).collect();
+        let instance = Arc::clone(&self.parts.desired.borrow().instance);
+        let release = Release {
+            service: instance.service().clone(),
+            id: instance.id().clone(),
+            incarnations,
+        };
+        let mut attempts = Attempts::new(self.parts.timings.backoff);
+        let mut last = release.incarnations.is_empty();
+        while !release.incarnations.is_empty() {
+            let driver = Arc::clone(&self.parts.driver);
+            let Err(cause) = self.parts.call(driver.release(&release, claim)).await else {
+                break;
+            };
+            tracing::debug!(id = %release.id, %cause, "removal failed");
+            let mut delay = attempts.failed(&mut self.parts.rng);
+            if !cause.is_retryable() {
+                delay = delay.max(PERMANENT_RETRY);
+            }
+            self.parts.removal.send_replace(Removal::Failing(cause));
+            if last {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.parts.lifeline.reached() => last = true,
+            }
+        }
+        self.parts.removal.send_replace(Removal::Done);
+    }
+
+    fn show(&self, state: RegistrationState) {
+        self.parts.show(state);
+    }
+}
+
+impl<D: Driver> Parts<D> {
+    pub(super) fn show(&self, state: RegistrationState) {
+        self.state.send_replace(state);
+    }
+
+    /// Waits, refusing flushes; `None` once given up.
+    async fn idle_until(&mut self, deadline: Instant) -> Option<()> {
+        loop {
+            let flushes = &mut self.flushes;
+            let refuse = async {
+                match flushes.recv().await {
+                    Some(reply) => drop(reply.send(Err(not_live()))),
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = self.desired.wait_for(|desired| desired.given_up) => return None,
+                () = sleep_until(deadline) => return Some(()),
+                () = refuse => {}
+            }
+        }
+    }
+
+    /// Runs `call` within the call timeout, refusing flushes.
+    async fn call<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.timings.call_timeout;
+        let mut call = std::pin::pin!(bounded(limit, call));
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut call => return result,
+                Some(reply) = self.flushes.recv() => drop(reply.send(Err(not_live()))),
+            }
+        }
+    }
+}
+
+/// Turns silence into an error.
+pub(crate) async fn bounded<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::TimedOut, "the registry did not answer")
+            .with_context("waited", format!("{limit:?}")))
+    })
+}

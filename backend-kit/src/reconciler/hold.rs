@@ -1,0 +1,326 @@
+//! Holding a record: renewing, updating, publishing load, and noticing its loss.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Instance, RegistrationState, Result,
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::actor::{Parts, bounded};
+use super::{FlushReply, not_live};
+use crate::backoff::Attempts;
+use crate::{Driver, Record, Throttle};
+
+/// Why holding ended.
+pub(super) enum HoldingEnd {
+    GivenUp,
+    Lost(Error),
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+/// A renewal or an update under way: never both, so that the registry sees one order.
+struct Lifecycle {
+    call: Call,
+    started: Instant,
+    /// What is being written, if this is an update.
+    updating: Option<Arc<Instance>>,
+}
+
+/// A load under way. It runs beside the lifecycle: liveness never queues behind load.
+struct Publishing {
+    call: Call,
+    load: u64,
+    waiters: Vec<FlushReply>,
+}
+
+pub(super) struct Holding<'a, D: Driver> {
+    parts: &'a mut Parts<D>,
+    claim: Arc<D::Claim>,
+    /// When the registry last confirmed the record, by the start of the call that did.
+    confirmed: Instant,
+    failing: Option<Error>,
+    renewals: Attempts,
+    renew_at: Instant,
+    written: Record,
+    update_at: Instant,
+    lifecycle: Option<Lifecycle>,
+    throttle: Throttle,
+    publish_not_before: Instant,
+    publishing: Option<Publishing>,
+    waiters: Vec<FlushReply>,
+}
+
+impl<'a, D: Driver> Holding<'a, D> {
+    pub(super) fn new(
+        parts: &'a mut Parts<D>,
+        claim: Arc<D::Claim>,
+        written: Record,
+    ) -> Self {
+        let now = Instant::now();
+        let phase = parts.rng.next_f64();
+        let throttle = Throttle::new(parts.timings.load, written.load, now, phase);
+        let renewals = Attempts::new(parts.timings.backoff);
+        let mut holding = Self {
+            claim,
+            confirmed: now,
+            failing: None,
+            renewals,
+            renew_at: now,
+            written,
+            update_at: now,
+            lifecycle: None,
+            throttle,
+            publish_not_before: now,
+            publishing: None,
+            waiters: Vec::new(),
+            parts,
+        };
+        holding.schedule_renewal();
+        holding
+    }
+
+    pub(super) async fn run(mut self) -> HoldingEnd {
+        self.parts.show(RegistrationState::Live { incarnation: self.written.incarnation });
+        let claim = Arc::clone(&self.claim);
+        let driver = Arc::clone(&self.parts.driver);
+        let mut lost = driver.lost(&claim);
+        loop {
+            if self.parts.desired.borrow_and_update().given_up {
+                return HoldingEnd::GivenUp;
+            }
+            self.notice_a_lapse();
+            self.start_what_is_due();
+            let wake = self.next_wake();
+            let listens = self.listens_to_load();
+            tokio::select! {
+                biased;
+                changed = self.parts.desired.changed() => if changed.is_err() {
+                    return HoldingEnd::GivenUp;
+                },
+                cause = &mut lost => return HoldingEnd::Lost(cause),
+                result = finished(self.lifecycle.as_mut().map(|l| &mut l.call)) => {
+                    if let Err(cause) = self.lifecycle_ended(result) {
+                        return HoldingEnd::Lost(cause);
+                    }
+                }
+                Some(reply) = self.parts.flushes.recv() => self.flush(reply),
+                result = finished(self.publishing.as_mut().map(|p| &mut p.call)) => {
+                    self.publishing_ended(result);
+                }
+                () = self.parts.gauge.changed(), if listens => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn lease_end(&self) -> Option<Instant> {
+        self.parts.timings.lease.map(|lease| self.confirmed + lease)
+    }
+
+    fn has_lapsed(&self) -> bool {
+        self.lease_end().is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn is_sound(&self) -> bool {
+        self.failing.is_none() && !self.has_lapsed()
+    }
+
+    /// The lease may have run out because renewals fail, or because this process did not run (a
+    /// stopped process, a suspended machine). Nothing is written before a renewal succeeds.
+    fn notice_a_lapse(&mut self) {
+        if !self.has_lapsed() {
+            return;
+        }
+        let cause = self.failing.get_or_insert_with(|| {
+            self.renew_at = Instant::now();
+            Error::new(ErrorKind::LeaseExpired, "not renewed in time; this process was held up")
+        });
+        if !matches!(*self.parts.state.borrow(), RegistrationState::Lost { .. }) {
+            let cause = cause.clone();
+            self.parts.show(RegistrationState::Lost { cause });
+        }
+    }
+
+    fn start_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.lifecycle.is_none() {
+            let desired = Arc::clone(&self.parts.desired.borrow().instance);
+            if self.renew_at <= now {
+                self.start_lifecycle(None);
+            } else if *desired != *self.written.instance && self.update_at <= now && self.is_sound() {
+                self.start_lifecycle(Some(desired));
+            }
+        }
+        if self.publishing.is_none() && self.publish_at().is_some_and(|at| at <= now) {
+            self.start_publishing();
+        }
+    }
+
+    fn start_lifecycle(&mut self, updating: Option<Arc<Instance>>) {
+        let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
+        let limit = self.parts.timings.call_timeout;
+        let call: Call = match &updating {
+            None => Box::pin(async move { bounded(limit, driver.renew(&claim)).await }),
+            Some(instance) => {
+                let mut record = self.written.clone();
+                record.instance = Arc::clone(instance);
+                record.load = self.parts.gauge.get();
+                Box::pin(async move { bounded(limit, driver.update(&claim, &record)).await })
+            }
+        };
+        self.lifecycle = Some(Lifecycle { call, started: Instant::now(), updating });
+    }
+
+    fn start_publishing(&mut self) {
+        let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
+        let limit = self.parts.timings.call_timeout;
+        let load = self.parts.gauge.get();
+        let call = Box::pin(async move { bounded(limit, driver.publish(&claim, load)).await });
+        let waiters = std::mem::take(&mut self.waiters);
+        self.publishing = Some(Publishing { call, load, waiters });
+    }
+
+    /// An error ends the holding: the record is gone.
+    fn lifecycle_ended(&mut self, result: Result<()>) -> Result<()> {
+        let Some(Lifecycle { started, updating, .. }) = self.lifecycle.take() else {
+            return Ok(());
+        };
+        match result {
+            Ok(()) => match updating {
+                Some(instance) => self.written.instance = instance,
+                None => self.renewed(started),
+            },
+            Err(cause) if is_gone(&cause) => return Err(cause),
+            Err(cause) => {
+                let mut delay = self.renewals.failed(&mut self.parts.rng);
+                if !self.has_lapsed() {
+                    // While the lease stands there is something to save.
+                    delay = delay.min(self.parts.timings.renew_interval);
+                }
+                match updating {
+                    Some(_) => {
+                        tracing::warn!(%cause, "attributes not written; trying again");
+                        self.update_at = Instant::now() + delay;
+                    }
+                    None => {
+                        self.renew_at = Instant::now() + delay;
+                        self.renewal_failed(cause);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn renewed(&mut self, started: Instant) {
+        self.confirmed = started;
+        self.renewals.succeeded();
+        self.schedule_renewal();
+        if self.failing.take().is_some() {
+            self.parts.show(RegistrationState::Live { incarnation: self.written.incarnation });
+        }
+    }
+
+    fn renewal_failed(&mut self, cause: Error) {
+        let state = if self.has_lapsed() {
+            RegistrationState::Lost { cause: cause.clone() }
+        } else {
+            RegistrationState::Suspect { incarnation: self.written.incarnation, cause: cause.clone() }
+        };
+        self.failing = Some(cause);
+        self.parts.show(state);
+    }
+
+    /// A tenth early or late, so that a fleet that started as one does not renew as one.
+    fn schedule_renewal(&mut self) {
+        let factor = 0.9 + 0.2 * self.parts.rng.next_f64();
+        self.renew_at = Instant::now() + self.parts.timings.renew_interval.mul_f64(factor);
+    }
+
+    fn flush(&mut self, reply: FlushReply) {
+        let settled = self.publishing.is_none()
+            && self.throttle.written() == self.parts.gauge.get();
+        if !self.is_sound() {
+            let _gone = reply.send(Err(not_live()));
+        } else if settled {
+            let _gone = reply.send(Ok(()));
+        } else {
+            self.waiters.push(reply);
+        }
+    }
+
+    fn publishing_ended(&mut self, result: Result<()>) {
+        let Some(Publishing { load, waiters, .. }) = self.publishing.take() else {
+            return;
+        };
+        let now = Instant::now();
+        match &result {
+            Ok(()) => self.throttle.wrote(load, now),
+            Err(cause) => {
+                tracing::debug!(%cause, load, "load not published");
+                self.publish_not_before = now + self.parts.timings.load.min_interval;
+                if is_gone(cause) {
+                    // A hint, not a verdict: ask.
+                    self.renew_at = now;
+                }
+            }
+        }
+        for waiter in waiters {
+            let _gone = waiter.send(result.clone());
+        }
+    }
+
+    /// When the load is to be published next; `None` while that would not be sound.
+    fn publish_at(&self) -> Option<Instant> {
+        if !self.is_sound() {
+            return None;
+        }
+        if !self.waiters.is_empty() {
+            return Some(Instant::now());
+        }
+        Some(self.throttle.due(self.parts.gauge.get()).max(self.publish_not_before))
+    }
+
+    /// Whether a change of load could bring the next publication forward. If it is due after the
+    /// minimum interval anyway, thousands of changes need not wake the actor once.
+    fn listens_to_load(&self) -> bool {
+        let soonest = self.throttle.earliest().max(self.publish_not_before);
+        self.publishing.is_none() && self.publish_at().is_some_and(|at| at > soonest)
+    }
+
+    fn next_wake(&self) -> Instant {
+        const FAR: Duration = Duration::from_secs(3600);
+        let mut wake = Instant::now() + FAR;
+        if self.lifecycle.is_none() {
+            wake = wake.min(self.renew_at);
+            if self.is_sound() && *self.parts.desired.borrow().instance != *self.written.instance {
+                wake = wake.min(self.update_at);
+            }
+        }
+        if self.publishing.is_none() && let Some(at) = self.publish_at() {
+            wake = wake.min(at);
+        }
+        if let Some(end) = self.lease_end() && !self.has_lapsed() {
+            wake = wake.min(end);
+        }
+        wake
+    }
+}
+
+fn is_gone(cause: &Error) -> bool {
+    use ErrorKind::{Conflict, LeaseExpired, NotFound};
+    matches!(cause.kind(), Conflict | LeaseExpired | NotFound)
+}
+
+/// The result of a call under way; never, if there is none.
+async fn finished(call: Option<&mut Call>) -> Result<()> {
+    match call {
+        Some(call) => call.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,193 @@
+//! Keeping one registration true.
+//!
+//! One actor owns the whole life of a registration, so that nothing can race it:
+//!
+//! ```text
+//!            claim ok                 lost with authority
+//!  obtain ───────────────▶ hold ──────────────────────────▶ obtain (a new incarnation)
+//!    │ ▲                    │ renews, updates, publishes load
+//!    │ └─ backoff, for ever │
+//!    └──── given up ────────┴────▶ remove ──▶ end
+//! ```
+//!
+//! Giving up wins over everything: it is looked at first wherever the actor waits, and the
+//! removal names every incarnation that may have been left behind.
+
+mod actor;
+mod hold;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Flush, Instance, LoadGauge, LoadHandle, Registration, RegistrationControl,
+    RegistrationState, Result, Rng,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use self::actor::bounded;
+use self::actor::Actor;
+use crate::lifeline::Lifeline;
+use crate::{Driver, Timings};
+
+/// What the user wants.
+#[derive(Clone, Debug)]
+struct Desired {
+    instance: Arc<Instance>,
+    given_up: bool,
+}
+
+/// How far the removal has come.
+#[derive(Clone, Debug)]
+enum Removal {
+    Waiting,
+    Failing(Error),
+    Done,
+}
+
+type FlushReply = oneshot::Sender<Result<()>>;
+
+/// Flush requests are answered within a call's time; more than this many callers wait their turn.
+const FLUSH_QUEUE: usize = 64;
+
+/// Starts the actor for `instance`.
+pub(crate) fn spawn<D: Driver>(
+    driver: Arc<D>,
+    instance: Instance,
+    lifeline: Lifeline,
+    mut rng: Rng,
+) -> Registration {
+    let timings = driver.timings();
+    let gauge = Arc::new(LoadGauge::new());
+    let desired = Desired { instance: Arc::new(instance), given_up: false };
+    let (desired, desired_seen) = watch::channel(desired);
+    let (state, states) = watch::channel(RegistrationState::Pending { cause: None });
+    let (removal, removal_seen) = watch::channel(Removal::Waiting);
+    let (flushes, flushes_seen) = mpsc::channel(FLUSH_QUEUE);
+    let actor = Actor::new(actor::Parts {
+        timings,
+        driver,
+        desired: desired_seen,
+        state,
+        removal,
+        gauge: Arc::clone(&gauge),
+        flushes: flushes_seen,
+        lifeline: lifeline.end(),
+        rng: Rng::from_seed(rng.next_u64()),
+    });
+    tokio::spawn(actor.run());
+    let publisher = Arc::new(Flusher { requests: flushes, states: states.clone() });
+    let control = Control { desired, removal: removal_seen, timings, _lifeline: lifeline };
+    Registration::new(Box::new(control), states, LoadHandle::new(gauge, publisher))
+}
+
+/// The user's end of the actor.
+#[derive(Debug)]
+struct Control {
+    desired: watch::Sender<Desired>,
+    removal: watch::Receiver<Removal>,
+    timings: Timings,
+    _lifeline: Lifeline,
+}
+
+impl Control {
+    fn give_up(&self) {
+        self.desired.send_if_modified(|desired| !std::mem::replace(&mut desired.given_up, true));
+    }
+}
+
+#[async_trait]
+impl RegistrationControl for Control {
+    fn instance(&self) -> Arc<Instance> {
+        Arc::clone(&self.desired.borrow().instance)
+    }
+
+    fn update(&self, instance: Instance) -> Result<()> {
+        let mut result = Ok(());
+        self.desired.send_if_modified(|desired| {
+            if desired.given_up {
+                result = Err(closed());
+            } else if !desired.instance.is_same_server(&instance) {
+                let (is, was) = (instance.authority(), desired.instance.authority());
+                let why = "is of another server (service, id and address cannot be changed)";
+                result = Err(Error::invalid("instance", is, why).with_context("registered", was));
+            } else if *desired.instance != instance {
+                desired.instance = Arc::new(instance);
+                return true;
+            }
+            false
+        });
+        result.map_err(|e| e.with_operation("update"))
+    }
+
+    async fn deregister(&self) -> Result<()> {
+        self.give_up();
+        let mut removal = self.removal.clone();
+        let ended = |state: &Removal| match state {
+            Removal::Waiting => false,
+            Removal::Failing(cause) => !cause.is_retryable(),
+            Removal::Done => true,
+        };
+        let bound = self.timings.deregister_timeout;
+        let waited = tokio::time::timeout(bound, removal.wait_for(ended)).await;
+        let error = match waited.map(|state| state.as_deref().ok().cloned()) {
+            Ok(Some(Removal::Done)) => return Ok(()),
+            Ok(Some(Removal::Failing(cause))) => cause,
+            Ok(Some(Removal::Waiting) | None) => closed(),
+            Err(_) => {
+                let late = Error::new(ErrorKind::TimedOut, "the removal is not confirmed yet");
+                let late = late.with_context("waited", format!("{bound:?}"));
+                match &*self.removal.borrow() {
+                    Removal::Failing(cause) => late.with_source(cause.clone()),
+                    _ => late,
+                }
+            }
+        };
+        Err(error.with_operation("deregister"))
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// Carries flush requests to the actor.
+#[derive(Debug)]
+struct Flusher {
+    requests: mpsc::Sender<FlushReply>,
+    states: watch::Receiver<RegistrationState>,
+}
+
+#[async_trait]
+impl Flush for Flusher {
+    async fn flush(&self) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.requests.send(reply).await;
+        let result = match sent {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.gone())),
+            Err(_) => Err(self.gone()),
+        };
+        result.map_err(|e| e.with_operation("flush"))
+    }
+}
+
+impl Flusher {
+    fn gone(&self) -> Error {
+        match &*self.states.borrow() {
+            RegistrationState::Deregistered => closed(),
+            _ => not_live(),
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the registration was given up")
+}
+
+fn not_live() -> Error {
+    Error::new(ErrorKind::Unavailable, "the registration is not live; the load is kept")
+}

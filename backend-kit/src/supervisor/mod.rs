@@ -1,0 +1,66 @@
+//! Following one service for all of this process.
+//!
+//! One task per watched service, however many watch: it lists and follows, and after every
+//! interruption lists again and compares, so that no missed event can leave a trace. The last
+//! good set stays while the registry is away.
+
+mod hold_down;
+mod table;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use plimsoll_discovery_api::{Rng, ServiceName, Snapshot, Watch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::Driver;
+use crate::lifeline::Lifeline;
+
+/// The supervisors of one registry, by service; each lives while somebody watches.
+#[derive(Debug, Default)]
+pub(crate) struct Supervisors(Mutex<HashMap<ServiceName, Weak<Supervisor>>>);
+
+/// A running supervisor. Dropping it ends its task.
+#[derive(Debug)]
+struct Supervisor {
+    states: watch::Receiver<Option<Arc<Snapshot>>>,
+    task: AbortHandle,
+    _lifeline: Lifeline,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Supervisors {
+    /// A watch on `service`, from the supervisor that is there or a new one.
+    pub(crate) fn watch<D: Driver>(
+        &self,
+        driver: &Arc<D>,
+        service: &ServiceName,
+        lifeline: &Lifeline,
+        rng: &mut Rng,
+    ) -> Watch {
+        // A panic while the lock was held cannot have left the map half changed.
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = running.get(service).and_then(Weak::upgrade);
+        let supervisor = alive.filter(|s| !s.task.is_finished()).unwrap_or_else(|| {
+            running.retain(|_, supervisor| supervisor.strong_count() > 0);
+            let (state, states) = watch::channel(None);
+            let rng = Rng::from_seed(rng.next_u64());
+            let task = task::Task::new(Arc::clone(driver), service.clone(), state, rng);
+            let task = tokio::spawn(task.run()).abort_handle();
+            let supervisor = Supervisor { states, task, _lifeline: lifeline.clone() };
+            let supervisor = Arc::new(supervisor);
+            running.insert(service.clone(), Arc::downgrade(&supervisor));
+            supervisor
+        });
+        Watch::new(supervisor.states.clone(), supervisor)
+    }
+}

@@ -1,0 +1,173 @@
+//! The members of one service, as the registry's words add up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plimsoll_discovery_api::{
+    Freshness, InstanceId, Member, Revision, ServiceName, Snapshot, Status, Timestamp,
+};
+use tokio::time::Instant;
+
+use super::hold_down::Losses;
+use crate::{Change, Departure, Entry, HoldDown, Listing, Skipped, Update};
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// There is something new to tell.
+    Changed,
+    /// There is not.
+    Unchanged,
+    /// Something was missed before it: everything must be read again.
+    Gap,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    service: ServiceName,
+    members: BTreeMap<InstanceId, Member>,
+    skipped: BTreeSet<String>,
+    losses: Losses,
+    revision: Revision,
+}
+
+impl Table {
+    pub(super) fn new(service: ServiceName, policy: HoldDown) -> Self {
+        Self {
+            service,
+            members: BTreeMap::new(),
+            skipped: BTreeSet::new(),
+            losses: Losses::new(policy),
+            revision: Revision::default(),
+        }
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Replaces everything by `listing`, telling apart what came, stayed and went. Returns
+    /// whether the members changed.
+    pub(super) fn list(&mut self, listing: Listing, now: Instant) -> bool {
+        let mut changed = false;
+        let mut gone: BTreeSet<InstanceId> = self.members.keys().cloned().collect();
+        for entry in listing.entries {
+            gone.remove(entry.instance.id());
+            changed |= self.put(entry, now);
+        }
+        for id in gone {
+            changed |= self.remove(id.as_str(), Departure::Unannounced, now);
+        }
+        let known = std::mem::take(&mut self.skipped);
+        for skipped in listing.skipped {
+            self.note_skipped(skipped, &known);
+        }
+        changed |= known != self.skipped;
+        self.revision = listing.revision;
+        self.losses.extend_grace(now);
+        changed | self.judge(now)
+    }
+
+    /// Takes in one update.
+    pub(super) fn apply(&mut self, update: Update, now: Instant) -> Applied {
+        if update.follows.is_some_and(|counter| counter != self.revision.counter()) {
+            return Applied::Gap;
+        }
+        let changed = match update.change {
+            Change::Listed(listing) => self.list(listing, now),
+            Change::Put(entry) => self.put(entry, now),
+            Change::Removed { key, departure } => {
+                self.skipped.remove(&key) | self.remove(&key, departure, now)
+            }
+            Change::Skipped(skipped) => {
+                let lost = self.remove(&skipped.key, Departure::Unannounced, now);
+                self.note_skipped(skipped, &BTreeSet::new()) | lost
+            }
+            Change::Load { id, incarnation, load } => {
+                // A load of another life arrived late, or ahead of the entry, which brings its own.
+                if let Some(member) = self.members.get(id.as_str())
+                    && member.incarnation() == incarnation
+                {
+                    member.load().store(load, Timestamp::from(now.into_std()));
+                }
+                false
+            }
+            Change::Progress => false,
+        };
+        self.revision = update.revision;
+        if changed | self.judge(now) { Applied::Changed } else { Applied::Unchanged }
+    }
+
+    fn judge(&mut self, now: Instant) -> bool {
+        self.losses.judge(self.members.len(), now)
+    }
+
+    fn put(&mut self, entry: Entry, now: Instant) -> bool {
+        let id = entry.instance.id().clone();
+        self.skipped.remove(id.as_str());
+        let was_lost = self.losses.resolve(id.as_str());
+        let known = self.members.get(&id).or(was_lost.as_ref());
+        let same_life = known.filter(|known| known.incarnation() == entry.incarnation);
+        // One cell per life, shared by every snapshot and every client.
+        let cell = same_life.map(|known| Arc::clone(known.load())).unwrap_or_default();
+        if let Some(load) = entry.load
+            && cell.get() != Some(load)
+        {
+            cell.store(load, Timestamp::from(now.into_std()));
+        }
+        let instance = match same_life {
+            Some(known) if **known.instance() == entry.instance => Arc::clone(known.instance()),
+            _ => Arc::new(entry.instance),
+        };
+        let member = Member::new(instance, entry.incarnation, cell)
+            .with_registered_at(entry.registered_at);
+        let before = self.members.insert(id, member.clone());
+        !before.is_some_and(|before| before.is_same(&member))
+    }
+
+    fn remove(&mut self, key: &str, departure: Departure, now: Instant) -> bool {
+        let member = self.members.remove(key);
+        let leaves = |member: &Member| member.instance().status() == Status::Draining;
+        match member {
+            // Whoever was draining has announced that it goes.
+            Some(member) if departure == Departure::Unannounced && !leaves(&member) => {
+                self.losses.lost(member, now);
+                true
+            }
+            Some(_) => true,
+            None if departure == Departure::Graceful => {
+                self.losses.resolve(key).is_some_and(|was| !was.standing().is_registered())
+            }
+            None => false,
+        }
+    }
+
+    fn note_skipped(&mut self, skipped: Skipped, known: &BTreeSet<String>) -> bool {
+        let is_new = !known.contains(&skipped.key) && !self.skipped.contains(&skipped.key);
+        if is_new {
+            tracing::warn!(
+                service = %self.service, key = skipped.key, cause = %skipped.cause,
+                "entry skipped"
+            );
+        }
+        self.skipped.insert(skipped.key);
+        is_new
+    }
+
+    /// When the next suspect is to be dropped.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.losses.next_expiry()
+    }
+
+    /// Drops the suspects whose time is up. Returns whether there were any.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        self.losses.expire(now)
+    }
+
+    pub(super) fn snapshot(&self, freshness: Freshness) -> Snapshot {
+        let members = self.losses.suspects().chain(self.members.values()).cloned();
+        Snapshot::new(self.service.clone(), members, self.revision)
+            .with_freshness(freshness)
+            .with_skipped(self.skipped.len())
+    }
+}

@@ -1,0 +1,167 @@
+//! The task: list, follow, and start again.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Freshness, Result, Rng, ServiceName, Snapshot, Timestamp,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::table::{Applied, Table};
+use crate::backoff::Attempts;
+use crate::reconciler::bounded;
+use crate::{Driver, Timings, Updates};
+
+/// A registry that keeps answering with an older state of the same history was itself set back,
+/// and is believed after this many answers; a single lagging replica is not.
+const OLDER_LISTINGS_BELIEVED: u32 = 3;
+
+pub(super) struct Task<D> {
+    driver: Arc<D>,
+    timings: Timings,
+    service: ServiceName,
+    state: watch::Sender<Option<Arc<Snapshot>>>,
+    table: Table,
+    rng: Rng,
+    attempts: Attempts,
+    /// When the registry was last heard.
+    heard: Instant,
+    published: Option<Instant>,
+    older_listings: u32,
+}
+
+impl<D: Driver> Task<D> {
+    pub(super) fn new(
+        driver: Arc<D>,
+        service: ServiceName,
+        state: watch::Sender<Option<Arc<Snapshot>>>,
+        rng: Rng,
+    ) -> Self {
+        let timings = driver.timings();
+        Self {
+            driver,
+            timings,
+            table: Table::new(service.clone(), timings.hold_down),
+            service,
+            state,
+            rng,
+            attempts: Attempts::new(timings.backoff),
+            heard: Instant::now(),
+            published: None,
+            older_listings: 0,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let cause = match self.subscribe().await {
+                Ok(updates) => {
+                    self.attempts.succeeded();
+                    self.follow(updates).await
+                }
+                Err(cause) => cause,
+            };
+            let delay = self.attempts.failed(&mut self.rng);
+            tracing::debug!(service = %self.service, %cause, ?delay, "not followed; listing again");
+            self.show_stale();
+            sleep(delay).await;
+        }
+    }
+
+    async fn subscribe(&mut self) -> Result<Box<dyn Updates>> {
+        let call = self.driver.subscribe(&self.service);
+        let subscription = bounded(self.timings.call_timeout, call).await?;
+        let listing = subscription.listing;
+        if listing.revision.is_before(self.table.revision()) {
+            self.older_listings += 1;
+            if self.older_listings < OLDER_LISTINGS_BELIEVED {
+                return Err(Error::new(ErrorKind::Unavailable, "the registry's answer is out of date")
+                    .with_context("revision", listing.revision.to_string())
+                    .with_context("seen", self.table.revision().to_string()));
+            }
+        }
+        self.older_listings = 0;
+        self.heard = Instant::now();
+        self.table.list(listing, self.heard);
+        self.show(Freshness::Live);
+        Ok(subscription.updates)
+    }
+
+    /// Follows until the stream ends, and returns why it did.
+    async fn follow(&mut self, mut updates: Box<dyn Updates>) -> Error {
+        let mut to_show: Option<Instant> = None;
+        loop {
+            let idle = self.timings.idle.map(|idle| self.heard + idle);
+            let expiry = self.table.next_expiry();
+            tokio::select! {
+                biased;
+                () = until(to_show) => {
+                    to_show = None;
+                    self.show(Freshness::Live);
+                }
+                () = until(expiry) => if self.table.expire(Instant::now()) {
+                    to_show = to_show.or_else(|| Some(Instant::now()));
+                },
+                update = next(updates.as_mut(), idle) => {
+                    let update = match update {
+                        Ok(update) => update,
+                        Err(cause) => return cause,
+                    };
+                    self.heard = Instant::now();
+                    match self.table.apply(update, self.heard) {
+                        Applied::Unchanged => {}
+                        Applied::Changed => to_show = to_show.or_else(|| Some(self.show_at())),
+                        Applied::Gap => {
+                            return Error::new(ErrorKind::Unavailable, "a change was missed");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first change after a quiet time is shown at once; those that follow are gathered.
+    fn show_at(&self) -> Instant {
+        let now = Instant::now();
+        self.published.map_or(now, |at| (at + self.timings.coalesce).max(now))
+    }
+
+    fn show(&mut self, freshness: Freshness) {
+        self.published = Some(Instant::now());
+        self.state.send_replace(Some(Arc::new(self.table.snapshot(freshness))));
+    }
+
+    /// Keeps the last good set, once there is one, and says that it is no longer followed.
+    fn show_stale(&mut self) {
+        let is_live = |state: &Option<Arc<Snapshot>>| {
+            state.as_deref().is_some_and(|snapshot| snapshot.freshness().is_live())
+        };
+        if is_live(&self.state.borrow()) {
+            self.show(Freshness::Stale { since: Timestamp::from(self.heard.into_std()) });
+        }
+    }
+}
+
+/// The next update, or why there is none.
+async fn next(
+    updates: &mut dyn Updates,
+    idle: Option<Instant>,
+) -> Result<crate::Update> {
+    let ended = || Error::new(ErrorKind::Unavailable, "the stream of changes ended");
+    let update = match idle {
+        None => updates.next().await,
+        Some(deadline) => timeout_at(deadline, updates.next()).await.map_err(|_| {
+            Error::new(ErrorKind::TimedOut, "the stream of changes fell silent")
+        })?,
+    };
+    update.unwrap_or_else(|| Err(ended()))
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,133 @@
+//! What the registry ends, the owner begins anew.
+
+use tokio::time::timeout;
+
+use super::Harness;
+use super::observer::ids;
+use super::scene::{Scene, built, life, load_becomes, member, ready, state_becomes};
+use crate::{Incarnation, LoadUpdater, Registration, RegistrationState, Snapshot};
+
+/// What expires without being given up is registered again: a new incarnation, with the current
+/// load.
+pub async fn an_expired_registration_returns_with_the_current_load(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let (owner, other) = (scene.process().await, scene.process().await);
+    let registration = scene.live(&owner, "one").await;
+    let load = registration.load();
+    let mut view = scene.follow(&other).await;
+    view.until(scene.timing.settle, "the instance", |s| ids(s) == ["one"])
+        .await;
+    let mut lives = vec![life(&registration)];
+    for round in 1..=5_u32 {
+        load.set(u64::from(round) * 1_000);
+        // The desired state lives on as well: what returns is what was wanted last.
+        let changed = built(scene.builder("one").with_weight(round));
+        if let Err(error) = registration.update(changed.clone()) {
+            panic!("an update was refused: {error}");
+        }
+        expire(&scene, &registration).await;
+        let incarnation = new_life(&scene, &registration, &lives).await;
+        let returned = |s: &Snapshot| {
+            s.get("one").is_some_and(|m| {
+                m.incarnation() == incarnation
+                    && m.standing().is_registered()
+                    && **m.instance() == changed
+            })
+        };
+        let seen = view
+            .until(scene.timing.recovery, "the new life", returned)
+            .await;
+        load_becomes(scene.timing.recovery, member(&seen, "one"), load.current()).await;
+        scene
+            .listed(&other, scene.timing.recovery, "the new life", returned)
+            .await;
+        lives.push(incarnation);
+    }
+}
+
+/// An expiry shows in the state as `Lost`, then `Live`.
+pub async fn an_expiry_shows_as_lost_then_live(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let owner = scene.process().await;
+    let registration = scene.live(&owner, "one").await;
+    let before = life(&registration);
+    let mut states = registration.states();
+    let is_lost = |state: &RegistrationState| matches!(state, RegistrationState::Lost { .. });
+    let recovery = scene.timing.recovery;
+    let witness = tokio::spawn(async move { timeout(recovery, states.wait_for(is_lost)).await });
+    expire(&scene, &registration).await;
+    match witness.await {
+        Ok(Ok(Some(state))) => assert!(state.incarnation().is_none(), "{state:?}"),
+        other => panic!("expected Lost after an expiry, found {other:?}"),
+    }
+    ready(recovery, &registration).await;
+    assert_ne!(
+        life(&registration),
+        before,
+        "a lost registration resumed its former life"
+    );
+}
+
+/// A load write of a former incarnation is refused.
+pub async fn a_load_write_of_a_former_incarnation_is_refused(harness: &dyn Harness) {
+    const ZOMBIE: u64 = 999_999;
+    let scene = Scene::new(harness);
+    let (owner, other) = (scene.process().await, scene.process().await);
+    let registration = scene.live(&owner, "one").await;
+    registration.load().set(20);
+    let instance = registration.instance();
+    let former = life(&registration);
+    expire(&scene, &registration).await;
+    let present = new_life(&scene, &registration, &[former]).await;
+    let mut view = scene.follow(&other).await;
+    let seen = view
+        .until(scene.timing.recovery, "the new life", |s| {
+            s.get("one").is_some_and(|m| m.incarnation() == present)
+        })
+        .await;
+    load_becomes(scene.timing.recovery, member(&seen, "one"), 20).await;
+
+    let (service, id) = (instance.service(), instance.id());
+    for incarnation in [former, Incarnation::random()] {
+        let written = scene
+            .faults()
+            .write_load(service, id, incarnation, ZOMBIE)
+            .await;
+        assert!(written.is_err(), "a write of another life was taken");
+    }
+    let deadline = tokio::time::Instant::now() + scene.timing.quiet;
+    while tokio::time::Instant::now() < deadline {
+        let load = member(&seen, "one").load().get();
+        assert_ne!(load, Some(ZOMBIE), "a refused load was published");
+        tokio::time::sleep(scene.timing.quiet / 20).await;
+    }
+    // The refusal says something only if the same write is taken from the present life.
+    if let Err(error) = scene.faults().write_load(service, id, present, 77).await {
+        panic!("the harness cannot write a load even for the present life: {error}");
+    }
+    load_becomes(scene.timing.settle, member(&seen, "one"), 77).await;
+}
+
+async fn expire(scene: &Scene<'_>, registration: &Registration) {
+    let instance = registration.instance();
+    scene
+        .faults()
+        .expire(instance.service(), instance.id())
+        .await;
+}
+
+/// Waits for a life that is none of `former`.
+async fn new_life(
+    scene: &Scene<'_>,
+    registration: &Registration,
+    former: &[Incarnation],
+) -> Incarnation {
+    let state = state_becomes(scene.timing.recovery, registration, "Live anew", |state| {
+        matches!(state, RegistrationState::Live { incarnation } if !former.contains(incarnation))
+    })
+    .await;
+    match state.incarnation() {
+        Some(incarnation) => incarnation,
+        None => panic!("a live registration without an incarnation: {state:?}"),
+    }
+}
