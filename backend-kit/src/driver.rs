@@ -55,7 +55,9 @@ pub struct Release {
 /// The machinery calls it from one actor per registration and one supervisor per watched service,
 /// bounds every call by [`Timings::call_timeout`], repeats what fails, and never has two calls of
 /// one registration's lifecycle under way at once (a load write may run beside them). A call that
-/// is dropped or times out may have been applied: drivers settle such doubts by the incarnation.
+/// is dropped or times out may have been applied, or may yet be: drivers settle such doubts by the
+/// incarnation, and make their writes conditional (on a version, a revision), so that one that
+/// arrives late never overwrites what a later one wrote.
 ///
 /// Errors: [`LeaseExpired`](plimsoll_discovery_api::ErrorKind::LeaseExpired) says with authority
 /// that the record is gone; [`Conflict`](plimsoll_discovery_api::ErrorKind::Conflict) that a live

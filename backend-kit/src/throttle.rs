@@ -42,9 +42,6 @@ impl LoadPolicy {
     /// Whether going from `published` to `current` is worth a write as soon as one is allowed.
     /// Becoming idle and ceasing to be idle always are.
     fn is_significant(&self, published: u64, current: u64) -> bool {
-        if published == current {
-            return false;
-        }
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -63,7 +60,8 @@ impl LoadPolicy {
 #[derive(Clone, Debug)]
 pub struct Throttle {
     policy: LoadPolicy,
-    written: u64,
+    /// `None` while it is not certain.
+    written: Option<u64>,
     written_at: Instant,
 }
 
@@ -75,18 +73,23 @@ impl Throttle {
         // A first publication that is up to one interval early spreads a fleet that started as one.
         let shift = policy.min_interval.mul_f64(phase.clamp(0.0, 1.0));
         let written_at = at.checked_sub(shift).unwrap_or(at);
-        Self { policy, written, written_at }
+        Self { policy, written: Some(written), written_at }
     }
 
-    /// What was last published.
+    /// What was last published; `None` while that is in doubt.
     #[must_use]
-    pub fn written(&self) -> u64 {
+    pub fn written(&self) -> Option<u64> {
         self.written
+    }
+
+    /// Records that what stands in the registry may be older than what was last published.
+    pub fn doubt(&mut self) {
+        self.written = None;
     }
 
     /// Records that `value` was published at `at`.
     pub fn wrote(&mut self, value: u64, at: Instant) {
-        self.written = value;
+        self.written = Some(value);
         self.written_at = at;
     }
 
@@ -100,12 +103,12 @@ impl Throttle {
     #[must_use]
     pub fn due(&self, current: u64) -> Instant {
         let policy = &self.policy;
-        let wait = if policy.is_significant(self.written, current) {
-            policy.min_interval
-        } else if self.written != current {
-            policy.settle.max(policy.min_interval)
-        } else {
-            policy.max_age
+        let wait = match self.written {
+            Some(written) if written == current => policy.max_age,
+            Some(written) if !policy.is_significant(written, current) => {
+                policy.settle.max(policy.min_interval)
+            }
+            Some(_) | None => policy.min_interval,
         };
         self.written_at + wait.min(policy.max_age.max(policy.min_interval))
     }

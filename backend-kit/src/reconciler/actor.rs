@@ -20,6 +20,10 @@ use crate::{Driver, Record, Release, Timings};
 /// not tried ten times a second.
 const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 
+/// Lives are minutes apart or paced by the backoff, and a call that is still on its way after this
+/// many of them is beyond belief.
+const FORMER_LIVES: usize = 8;
+
 pub(super) struct Parts<D> {
     pub(super) timings: Timings,
     pub(super) driver: Arc<D>,
@@ -43,7 +47,10 @@ pub(super) struct Actor<D: Driver> {
     attempts: Attempts,
     /// The life that is being claimed: kept over failed attempts, as any may have been applied.
     claiming: Option<Incarnation>,
-    /// Ended lives of which the registry may still hold the record.
+    /// Whether an attempt to claim it ended without an answer.
+    in_doubt: bool,
+    /// The latest lives that have ended, of which the registry may still hold the record, or may
+    /// come to hold it when a call that was given up arrives after all.
     former: Vec<Incarnation>,
     was_live: bool,
 }
@@ -51,7 +58,7 @@ pub(super) struct Actor<D: Driver> {
 impl<D: Driver> Actor<D> {
     pub(super) fn new(parts: Parts<D>) -> Self {
         let attempts = Attempts::new(parts.timings.backoff);
-        Self { parts, attempts, claiming: None, former: Vec::new(), was_live: false }
+        Self { parts, attempts, claiming: None, in_doubt: false, former: Vec::new(), was_live: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -62,8 +69,13 @@ impl<D: Driver> Actor<D> {
             };
             self.was_live = true;
             let incarnation = record.incarnation;
-            let end = Holding::new(&mut self.parts, Arc::clone(&claim), record).run().await;
-            self.former = vec![incarnation];
+            let in_doubt = std::mem::take(&mut self.in_doubt);
+            let holding = Holding::new(&mut self.parts, Arc::clone(&claim), record, in_doubt);
+            let end = holding.run().await;
+            self.former.push(incarnation);
+            if self.former.len() > FORMER_LIVES {
+                self.former.remove(0);
+            }
             match end {
                 HoldingEnd::GivenUp => break Some(claim),
                 HoldingEnd::Lost(cause) => {
@@ -96,12 +108,12 @@ impl<D: Driver> Actor<D> {
             let cause = match self.parts.call(driver.claim(&record, &self.former)).await {
                 Ok(claim) => {
                     self.claiming = None;
-                    self.former.clear();
                     self.attempts.succeeded();
                     return Some(Claimed { claim: Arc::new(claim), record });
                 }
                 Err(cause) => cause,
             };
+            self.in_doubt |= cause.is_retryable();
             let delay = self.delay_after(&cause);
             tracing::debug!(id = %record.instance.id(), %cause, ?delay, "claim failed");
             not_before = Instant::now() + delay;

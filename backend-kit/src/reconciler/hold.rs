@@ -21,6 +21,9 @@ pub(super) enum HoldingEnd {
     Lost(Error),
 }
 
+/// A call that was given up and arrives later than this does so in a fault that renewals notice.
+const DOUBT: Duration = Duration::from_secs(30);
+
 type Call = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// A renewal or an update under way: never both, so that the registry sees one order.
@@ -47,6 +50,11 @@ pub(super) struct Holding<'a, D: Driver> {
     renewals: Attempts,
     renew_at: Instant,
     written: Record,
+    /// What stands in the registry may be older than `written`.
+    in_doubt: bool,
+    /// Since when this life is held, if an earlier attempt to claim it was given up: should the
+    /// record be lost unseen, that attempt may still put it back as it was long ago.
+    claimed_in_doubt: Option<Instant>,
     update_at: Instant,
     lifecycle: Option<Lifecycle>,
     throttle: Throttle,
@@ -60,6 +68,7 @@ impl<'a, D: Driver> Holding<'a, D> {
         parts: &'a mut Parts<D>,
         claim: Arc<D::Claim>,
         written: Record,
+        claimed_in_doubt: bool,
     ) -> Self {
         let now = Instant::now();
         let phase = parts.rng.next_f64();
@@ -72,6 +81,8 @@ impl<'a, D: Driver> Holding<'a, D> {
             renewals,
             renew_at: now,
             written,
+            in_doubt: false,
+            claimed_in_doubt: claimed_in_doubt.then_some(now),
             update_at: now,
             lifecycle: None,
             throttle,
@@ -149,16 +160,21 @@ impl<'a, D: Driver> Holding<'a, D> {
     fn start_what_is_due(&mut self) {
         let now = Instant::now();
         if self.lifecycle.is_none() {
-            let desired = Arc::clone(&self.parts.desired.borrow().instance);
             if self.renew_at <= now {
                 self.start_lifecycle(None);
-            } else if *desired != *self.written.instance && self.update_at <= now && self.is_sound() {
+            } else if self.wants_update() && self.update_at <= now {
+                let desired = Arc::clone(&self.parts.desired.borrow().instance);
                 self.start_lifecycle(Some(desired));
             }
         }
         if self.publishing.is_none() && self.publish_at().is_some_and(|at| at <= now) {
             self.start_publishing();
         }
+    }
+
+    fn wants_update(&self) -> bool {
+        let differs = *self.parts.desired.borrow().instance != *self.written.instance;
+        self.is_sound() && (self.in_doubt || differs)
     }
 
     fn start_lifecycle(&mut self, updating: Option<Arc<Instance>>) {
@@ -192,7 +208,10 @@ impl<'a, D: Driver> Holding<'a, D> {
         };
         match result {
             Ok(()) => match updating {
-                Some(instance) => self.written.instance = instance,
+                Some(instance) => {
+                    self.written.instance = instance;
+                    self.in_doubt = false;
+                }
                 None => self.renewed(started),
             },
             Err(cause) if is_gone(&cause) => return Err(cause),
@@ -221,7 +240,12 @@ impl<'a, D: Driver> Holding<'a, D> {
         self.confirmed = started;
         self.renewals.succeeded();
         self.schedule_renewal();
-        if self.failing.take().is_some() {
+        let recovered = self.failing.take().is_some();
+        if self.claimed_in_doubt.is_some_and(|at| recovered || at.elapsed() < DOUBT) {
+            self.in_doubt = true;
+            self.throttle.doubt();
+        }
+        if recovered {
             self.parts.show(RegistrationState::Live { incarnation: self.written.incarnation });
         }
     }
@@ -244,7 +268,7 @@ impl<'a, D: Driver> Holding<'a, D> {
 
     fn flush(&mut self, reply: FlushReply) {
         let settled = self.publishing.is_none()
-            && self.throttle.written() == self.parts.gauge.get();
+            && self.throttle.written() == Some(self.parts.gauge.get());
         if !self.is_sound() {
             let _gone = reply.send(Err(not_live()));
         } else if settled {
@@ -298,7 +322,7 @@ impl<'a, D: Driver> Holding<'a, D> {
         let mut wake = Instant::now() + FAR;
         if self.lifecycle.is_none() {
             wake = wake.min(self.renew_at);
-            if self.is_sound() && *self.parts.desired.borrow().instance != *self.written.instance {
+            if self.wants_update() {
                 wake = wake.min(self.update_at);
             }
         }

@@ -1,0 +1,5 @@
+//! The actor against a scripted registry, in paused time.
+
+mod properties;
+mod scenarios;
+mod world;

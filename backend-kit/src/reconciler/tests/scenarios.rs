@@ -1,0 +1,301 @@
+//! One story each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_discovery_api::{
+    ErrorKind, Instance, LoadUpdater, Registration, RegistrationState, Rng, Status,
+};
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use super::world::{Mode, Script};
+use crate::lifeline::Lifeline;
+use crate::reconciler::spawn;
+use crate::{Driver, Timings};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn instance() -> Instance {
+    Instance::builder("s", "10.0.0.1", 1).with_id("a").build().unwrap()
+}
+
+fn start(script: &Script) -> Registration {
+    spawn(Arc::new(script.clone()), instance(), Lifeline::new(), Rng::from_seed(1))
+}
+
+async fn live(registration: &Registration) {
+    timeout(30 * SECOND, registration.states().wait_for(RegistrationState::is_live))
+        .await
+        .expect("live within the bound");
+}
+
+fn no_violations(script: &Script) {
+    assert_eq!(script.world().violations, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_at_start_delays_visibility_and_nothing_else() {
+    let script = Script::new();
+    script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
+    let registration = start(&script);
+    sleep(600 * SECOND).await;
+    assert!(matches!(registration.state(), RegistrationState::Pending { cause: Some(_) }));
+    script.world().mode = Mode::Up;
+    let healed = Instant::now();
+    registration.ready().await.unwrap();
+    assert!(healed.elapsed() <= Timings::default().backoff.cap + SECOND);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_reply_is_settled_by_the_same_incarnation() {
+    let script = Script::new();
+    script.world().replies_to_lose = 1;
+    let registration = start(&script);
+    sleep(SECOND).await;
+    let first = script.visible().expect("the first attempt was applied").incarnation;
+    live(&registration).await;
+    assert_eq!(registration.state().incarnation(), Some(first));
+    assert_eq!(script.count("claim"), 2);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_record_comes_back_in_a_new_incarnation_with_the_current_load() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    let first = registration.state().incarnation();
+    registration.load().set(42);
+    script.expire();
+    let mut states = registration.states();
+    states.wait_for(|state| matches!(state, RegistrationState::Lost { .. })).await.unwrap();
+    live(&registration).await;
+    let back = script.visible().unwrap();
+    assert_eq!(back.load, 42);
+    assert_ne!(Some(back.incarnation), first);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_registry_makes_it_suspect_then_lost_and_the_same_life_is_resumed() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    let life = registration.state().incarnation();
+    script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
+    let mut states = registration.states();
+    let suspect = |state: &RegistrationState| matches!(state, RegistrationState::Suspect { .. });
+    states.wait_for(suspect).await.unwrap();
+    let lost = |state: &RegistrationState| matches!(state, RegistrationState::Lost { .. });
+    states.wait_for(lost).await.unwrap();
+    script.world().mode = Mode::Up;
+    // As a registry that was restarted and gave every lease its full time again.
+    script.world().revive();
+    live(&registration).await;
+    assert_eq!(registration.state().incarnation(), life);
+    assert_eq!(script.count("claim"), 1);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_past_its_lease_writes_nothing_before_it_has_renewed() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    let publishes = script.count("publish");
+    registration.load().set(1_000);
+    // The clock jumps and no task runs meanwhile.
+    advance(60 * SECOND).await;
+    live(&registration).await;
+    sleep(5 * SECOND).await;
+    let world = script.world();
+    let after: Vec<_> = world.calls.iter().map(|(_, name)| *name).collect();
+    let claim = after.iter().rposition(|name| *name == "claim").unwrap();
+    let renew = after.iter().position(|name| *name == "renew").unwrap();
+    let publish = after.iter().skip(publishes).position(|name| *name == "publish");
+    assert!(renew < claim, "{after:?}");
+    assert!(publish.is_none_or(|publish| publish > renew), "{after:?}");
+    drop(world);
+    assert_eq!(script.visible().unwrap().load, 1_000);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_foreign_owner_is_a_conflict_that_ends_when_it_leaves() {
+    let script = Script::new();
+    assert!(script.foreign_takes(&Arc::new(instance())));
+    let registration = start(&script);
+    let error = registration.ready().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    sleep(60 * SECOND).await;
+    assert!(matches!(registration.state(), RegistrationState::Conflict { .. }));
+    assert!(script.busiest_minute() <= 60, "at most one attempt a second");
+    script.foreign_leaves();
+    live(&registration).await;
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_credentials_surface_at_once_and_are_tried_at_most_once_a_second() {
+    let script = Script::new();
+    script.world().mode = Mode::Refuse(ErrorKind::Unauthenticated);
+    let registration = start(&script);
+    let error = timeout(SECOND, registration.ready()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+    sleep(60 * SECOND).await;
+    assert!(script.busiest_minute() <= 60);
+    script.world().mode = Mode::Up;
+    live(&registration).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_again_at_once_is_not_repaired_in_a_busy_loop() {
+    let script = Script::new();
+    let registration = start(&script);
+    for _ in 0..600 {
+        sleep(SECOND / 10).await;
+        script.expire();
+    }
+    assert!(script.busiest_minute() <= 60, "{} calls in a minute", script.busiest_minute());
+    live(&registration).await;
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deregister_is_bounded_and_goes_on_behind_the_callers_back() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    script.world().mode = Mode::Hang;
+    let started = Instant::now();
+    let error = registration.deregister().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(started.elapsed() <= Timings::default().deregister_timeout);
+    assert!(matches!(registration.state(), RegistrationState::Deregistered));
+    script.world().mode = Mode::Up;
+    script.world().revive();
+    sleep(15 * SECOND).await;
+    assert!(script.visible().is_none());
+    registration.deregister().await.unwrap();
+    assert_eq!(registration.load().flush().await.unwrap_err().kind(), ErrorKind::Closed);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deregister_during_a_claim_waits_for_it_and_removes_what_it_made() {
+    let script = Script::new();
+    let registration = start(&script);
+    // The claim is on the wire for 2 ms.
+    sleep(Duration::from_millis(1)).await;
+    registration.deregister().await.unwrap();
+    script.world().must_stay_gone = true;
+    sleep(60 * SECOND).await;
+    assert!(script.visible().is_none());
+    assert_eq!((script.count("claim"), script.count("release")), (1, 1));
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deregister_before_anything_was_written_writes_nothing() {
+    let script = Script::new();
+    let registration = start(&script);
+    registration.deregister().await.unwrap();
+    assert_eq!(script.world().calls.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_removes_and_leaves_no_task_even_while_the_registry_is_silent() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    script.world().mode = Mode::Hang;
+    drop(registration);
+    sleep(2 * script.timings().call_timeout + SECOND).await;
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
+    let script = Script::new();
+    let lifeline = Lifeline::new();
+    let driver = Arc::new(script.clone());
+    let registration = spawn(driver, instance(), lifeline.clone(), Rng::from_seed(1));
+    live(&registration).await;
+    script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
+    drop(registration);
+    sleep(600 * SECOND).await;
+    script.world().revive();
+    script.world().mode = Mode::Up;
+    sleep(11 * SECOND).await;
+    assert!(script.visible().is_none());
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+    drop(lifeline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_is_written_in_the_same_life_and_survives_failure() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    let life = registration.state().incarnation();
+    script.world().mode = Mode::Refuse(ErrorKind::ResourceExhausted);
+    registration.set_status(Status::Draining).unwrap();
+    sleep(5 * SECOND).await;
+    script.world().mode = Mode::Up;
+    sleep(11 * SECOND).await;
+    let seen = script.visible().unwrap();
+    assert_eq!(seen.instance.status(), Status::Draining);
+    assert_eq!(Some(seen.incarnation), life);
+
+    let other = Instance::builder("s", "10.0.0.2", 1).with_id("a").build().unwrap();
+    let error = registration.update(other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_load_is_written_at_the_publish_interval_and_ends_exact() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    let load = registration.load();
+    let mut guards = Vec::new();
+    for step in 0..10_000_u32 {
+        guards.push(load.acquire());
+        if step % 3 == 0 {
+            guards.pop();
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    let policy = Timings::default().load;
+    let most = 10 / policy.min_interval.as_secs() + 1;
+    assert!(script.count("publish") as u64 <= most, "{} writes", script.count("publish"));
+    drop(guards);
+    sleep(policy.min_interval + SECOND).await;
+    assert_eq!(script.visible().unwrap().load, 0);
+    sleep(600 * SECOND).await;
+    let idle = script.count("publish") as u64;
+    assert!(idle <= most + 2 + 600 / policy.max_age.as_secs(), "{idle} writes with an idle load");
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn flush_confirms_the_value_of_the_call_and_says_when_it_cannot() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    let load = registration.load();
+    for value in [3, 4, 5] {
+        load.set(value);
+        load.flush().await.unwrap();
+        assert_eq!(script.visible().unwrap().load, value);
+    }
+    let writes = script.count("publish");
+    load.flush().await.unwrap();
+    assert_eq!(script.count("publish"), writes, "nothing to write");
+    script.world().mode = Mode::Refuse(ErrorKind::ResourceExhausted);
+    load.set(6);
+    assert_eq!(load.flush().await.unwrap_err().kind(), ErrorKind::ResourceExhausted);
+    assert!(script.visible().is_some(), "a failed load write costs no lease");
+}
