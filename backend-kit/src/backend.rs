@@ -57,7 +57,9 @@ impl<D: Driver> Backend<D> {
     }
 
     fn named(&self, operation: &'static str, error: Error) -> Error {
-        error.with_backend(self.driver.capabilities().backend).with_operation(operation)
+        error
+            .with_backend(self.driver.capabilities().backend)
+            .with_operation(operation)
     }
 }
 
@@ -74,20 +76,32 @@ impl<D: Driver> Registry for Backend<D> {
             SystemTime::now(),
             0,
         );
-        self.driver.check(&sample).map_err(|e| self.named("register", e))?;
+        self.driver
+            .check(&sample)
+            .map_err(|e| self.named("register", e))?;
         let lifeline = self.lifeline.clone();
-        Ok(reconciler::spawn(Arc::clone(&self.driver), instance, lifeline, self.fork_rng()))
+        Ok(reconciler::spawn(
+            Arc::clone(&self.driver),
+            instance,
+            lifeline,
+            self.fork_rng(),
+        ))
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<Watch> {
         let mut rng = self.fork_rng();
-        Ok(self.supervisors.watch(&self.driver, service, &self.lifeline, &mut rng))
+        Ok(self
+            .supervisors
+            .watch(&self.driver, service, &self.lifeline, &mut rng))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let call = self.driver.list(service);
         let listing = bounded(self.driver.timings().call_timeout, call).await;
-        Ok(snapshot(service.clone(), listing.map_err(|e| self.named("list", e))?))
+        Ok(snapshot(
+            service.clone(),
+            listing.map_err(|e| self.named("list", e))?,
+        ))
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
@@ -126,6 +140,8 @@ impl<D: Driver> Clone for Backend<D> {
 
 impl<D: Driver> fmt::Debug for Backend<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backend").field("driver", &self.driver).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("driver", &self.driver)
+            .finish_non_exhaustive()
     }
 }

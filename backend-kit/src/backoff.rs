@@ -37,7 +37,11 @@ impl Backoff {
     #[must_use]
     pub fn delay(&self, attempt: u32, rng: &mut Rng) -> Duration {
         let factor = 2_u32.saturating_pow(attempt.min(30));
-        let bound = self.base.saturating_mul(factor).min(self.cap).max(self.floor);
+        let bound = self
+            .base
+            .saturating_mul(factor)
+            .min(self.cap)
+            .max(self.floor);
         self.floor + (bound - self.floor).mul_f64(rng.next_f64())
     }
 }
@@ -53,7 +57,11 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     pub(crate) fn new(backoff: Backoff) -> Self {
-        Self { backoff, failed: 0, succeeded_at: None }
+        Self {
+            backoff,
+            failed: 0,
+            succeeded_at: None,
+        }
     }
 
     pub(crate) fn succeeded(&mut self) {
@@ -62,7 +70,11 @@ impl Attempts {
 
     /// The delay before the next attempt, after a failure or after what had succeeded ended.
     pub(crate) fn failed(&mut self, rng: &mut Rng) -> Duration {
-        if self.succeeded_at.take().is_some_and(|at| at.elapsed() >= self.backoff.cap) {
+        if self
+            .succeeded_at
+            .take()
+            .is_some_and(|at| at.elapsed() >= self.backoff.cap)
+        {
             self.failed = 0;
         }
         let delay = self.backoff.delay(self.failed, rng);
@@ -80,10 +92,15 @@ mod tests {
         let backoff = Backoff::default();
         let mut rng = Rng::from_seed(1);
         for attempt in [0, 1, 5, 40, u32::MAX] {
-            let bound = backoff.base.saturating_mul(2_u32.saturating_pow(attempt.min(20)));
+            let bound = backoff
+                .base
+                .saturating_mul(2_u32.saturating_pow(attempt.min(20)));
             for _ in 0..1_000 {
                 let delay = backoff.delay(attempt, &mut rng);
-                assert!(delay >= backoff.floor && delay <= bound.min(backoff.cap), "{delay:?}");
+                assert!(
+                    delay >= backoff.floor && delay <= bound.min(backoff.cap),
+                    "{delay:?}"
+                );
             }
         }
     }
@@ -91,8 +108,9 @@ mod tests {
     #[test]
     fn jitter_spreads_over_the_whole_interval() {
         let mut rng = Rng::from_seed(2);
-        let delays: Vec<_> =
-            (0..1_000).map(|_| Backoff::default().delay(20, &mut rng).as_secs_f64()).collect();
+        let delays: Vec<_> = (0..1_000)
+            .map(|_| Backoff::default().delay(20, &mut rng).as_secs_f64())
+            .collect();
         // Uniform on 0.01..10: the mean of 1,000 has sigma 0.09, so ±0.6 fails with p < 1e-10.
         let mean = delays.iter().sum::<f64>() / 1_000.0;
         assert!((mean - 5.0).abs() < 0.6, "{mean}");
@@ -101,7 +119,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_a_success_that_lasts_resets_the_pace() {
-        let backoff = Backoff { floor: Duration::ZERO, ..Backoff::default() };
+        let backoff = Backoff {
+            floor: Duration::ZERO,
+            ..Backoff::default()
+        };
         let mut attempts = Attempts::new(backoff);
         let mut rng = Rng::from_seed(3);
         for _ in 0..20 {

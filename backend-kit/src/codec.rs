@@ -46,7 +46,10 @@ struct Wire<'a> {
 /// None in practice; [`Unexpected`](ErrorKind::Unexpected) if the JSON writer fails.
 pub fn encode(record: &Record) -> Result<Vec<u8>> {
     let instance = &record.instance;
-    let since_epoch = record.registered_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = record
+        .registered_at
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let wire = Wire {
         schema: SCHEMA,
         id: instance.id().as_str().into(),
@@ -58,12 +61,20 @@ pub fn encode(record: &Record) -> Result<Vec<u8>> {
         weight: Some(instance.weight().get()),
         capacity: instance.capacity().map(|capacity| capacity.get()),
         status: Some(instance.status().as_str().into()),
-        metadata: instance.metadata().iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        metadata: instance
+            .metadata()
+            .iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect(),
         incarnation: record.incarnation.to_string().into(),
         registered_unix_ms: u64::try_from(since_epoch.as_millis()).ok(),
     };
     serde_json::to_vec(&wire).map_err(|e| {
-        Error::new(ErrorKind::Unexpected, "the record could not be written as JSON").with_source(e)
+        Error::new(
+            ErrorKind::Unexpected,
+            "the record could not be written as JSON",
+        )
+        .with_source(e)
     })
 }
 
@@ -85,7 +96,11 @@ pub struct Decoded {
 /// [`Corrupt`](ErrorKind::Corrupt) if it is not such a record, or holds a value that is nonsense.
 pub fn decode(service: &ServiceName, bytes: &[u8]) -> Result<Decoded> {
     let corrupt = |source: Error| {
-        Error::new(ErrorKind::Corrupt, "the record holds a value that cannot be").with_source(source)
+        Error::new(
+            ErrorKind::Corrupt,
+            "the record holds a value that cannot be",
+        )
+        .with_source(source)
     };
     let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|e| {
         Error::new(ErrorKind::Corrupt, "not a record in JSON")
@@ -120,7 +135,11 @@ pub fn decode(service: &ServiceName, bytes: &[u8]) -> Result<Decoded> {
         .registered_unix_ms
         .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
     let instance = builder.build().map_err(corrupt)?;
-    Ok(Decoded { instance, incarnation, registered_at })
+    Ok(Decoded {
+        instance,
+        incarnation,
+        registered_at,
+    })
 }
 
 #[cfg(test)]
@@ -170,13 +189,22 @@ mod tests {
         let service = ServiceName::new("s").unwrap();
         let good = encode(&record(Instance::builder("s", "h", 1).build().unwrap())).unwrap();
         for end in 0..good.len() {
-            assert_eq!(decode(&service, &good[..end]).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(
+                decode(&service, &good[..end]).unwrap_err().kind(),
+                ErrorKind::Corrupt
+            );
         }
         for bad in ["", "null", "[]", "7", "{\"schema\":1}", "\u{0}\u{1}"] {
-            assert_eq!(decode(&service, bad.as_bytes()).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(
+                decode(&service, bad.as_bytes()).unwrap_err().kind(),
+                ErrorKind::Corrupt
+            );
         }
         let text = String::from_utf8(good).unwrap();
         let port_zero = text.replace("\"port\":1,", "\"port\":0,");
-        assert_eq!(decode(&service, port_zero.as_bytes()).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(
+            decode(&service, port_zero.as_bytes()).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
     }
 }

@@ -34,7 +34,12 @@ impl Record {
         registered_at: SystemTime,
         load: u64,
     ) -> Self {
-        Self { instance, incarnation, registered_at, load }
+        Self {
+            instance,
+            incarnation,
+            registered_at,
+            load,
+        }
     }
 }
 
@@ -158,7 +163,12 @@ impl Entry {
     /// An entry without registration time or load.
     #[must_use]
     pub fn new(instance: Instance, incarnation: Incarnation) -> Self {
-        Self { instance, incarnation, registered_at: None, load: None }
+        Self {
+            instance,
+            incarnation,
+            registered_at: None,
+            load: None,
+        }
     }
 }
 
@@ -176,7 +186,10 @@ impl Skipped {
     /// The entry under `key`, which failed with `cause`.
     #[must_use]
     pub fn new(key: impl Into<String>, cause: Error) -> Self {
-        Self { key: key.into(), cause }
+        Self {
+            key: key.into(),
+            cause,
+        }
     }
 }
 
@@ -196,7 +209,11 @@ impl Listing {
     /// The entries at `revision`.
     #[must_use]
     pub fn new(revision: Revision, entries: Vec<Entry>, skipped: Vec<Skipped>) -> Self {
-        Self { revision, entries, skipped }
+        Self {
+            revision,
+            entries,
+            skipped,
+        }
     }
 }
 
@@ -245,7 +262,11 @@ impl Update {
     /// `change` at `revision`, from a registry whose streams have no gaps.
     #[must_use]
     pub fn new(revision: Revision, change: Change) -> Self {
-        Self { follows: None, revision, change }
+        Self {
+            follows: None,
+            revision,
+            change,
+        }
     }
 
     /// The same, following on the revision with this counter.

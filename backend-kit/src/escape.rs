@@ -6,10 +6,35 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result};
 /// Everything but the unreserved characters of RFC 3986 section 2.3, the dot excepted: it is
 /// escaped where it would make `.` or `..`.
 const ESCAPED: &AsciiSet = &CONTROLS
-    .add(b' ').add(b'!').add(b'"').add(b'#').add(b'$').add(b'%').add(b'&').add(b'\'')
-    .add(b'(').add(b')').add(b'*').add(b'+').add(b',').add(b'/').add(b':').add(b';')
-    .add(b'<').add(b'=').add(b'>').add(b'?').add(b'@').add(b'[').add(b'\\').add(b']')
-    .add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+    .add(b' ')
+    .add(b'!')
+    .add(b'"')
+    .add(b'#')
+    .add(b'$')
+    .add(b'%')
+    .add(b'&')
+    .add(b'\'')
+    .add(b'(')
+    .add(b')')
+    .add(b'*')
+    .add(b'+')
+    .add(b',')
+    .add(b'/')
+    .add(b':')
+    .add(b';')
+    .add(b'<')
+    .add(b'=')
+    .add(b'>')
+    .add(b'?')
+    .add(b'@')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// Writes `name` as one path segment: percent-encoded UTF-8, never empty for a valid name, never
 /// `.` or `..`, without separators. Different names give different segments.
@@ -62,7 +87,11 @@ mod tests {
     #[test]
     fn keys_that_escape_would_not_write_are_refused() {
         for bad in ["a b", "%2e", "%41", "%FF", "a/b", "..", "%"] {
-            assert_eq!(unescape(bad).unwrap_err().kind(), ErrorKind::Corrupt, "{bad:?}");
+            assert_eq!(
+                unescape(bad).unwrap_err().kind(),
+                ErrorKind::Corrupt,
+                "{bad:?}"
+            );
         }
     }
 }

@@ -73,7 +73,11 @@ impl Throttle {
         // A first publication that is up to one interval early spreads a fleet that started as one.
         let shift = policy.min_interval.mul_f64(phase.clamp(0.0, 1.0));
         let written_at = at.checked_sub(shift).unwrap_or(at);
-        Self { policy, written: Some(written), written_at }
+        Self {
+            policy,
+            written: Some(written),
+            written_at,
+        }
     }
 
     /// What was last published; `None` while that is in doubt.

@@ -62,7 +62,10 @@ impl RegistryUrl {
     /// The options after the question mark, to be taken one by one.
     #[must_use]
     pub fn options(&self) -> Options {
-        Options { scheme: self.scheme.clone(), rest: self.options.clone() }
+        Options {
+            scheme: self.scheme.clone(),
+            rest: self.options.clone(),
+        }
     }
 }
 
@@ -76,9 +79,12 @@ impl FromStr for RegistryUrl {
             return Err(invalid("no scheme; expected scheme://host…"));
         };
         let scheme_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
-        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(scheme_byte)
+        if !scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            || !scheme.bytes().all(scheme_byte)
         {
-            return Err(invalid("the scheme is not a letter followed by letters and digits"));
+            return Err(invalid(
+                "the scheme is not a letter followed by letters and digits",
+            ));
         }
         if rest.contains('#') {
             return Err(invalid("a fragment (#) has no meaning here"));
@@ -91,9 +97,10 @@ impl FromStr for RegistryUrl {
         };
         let (user, password) = match credentials.map(|c| c.split_once(':').unwrap_or((c, ""))) {
             Some((user, "")) => (Some(decode("user", user)?), None),
-            Some((user, password)) => {
-                (Some(decode("user", user)?), Some(decode("password", password)?))
-            }
+            Some((user, password)) => (
+                Some(decode("user", user)?),
+                Some(decode("password", password)?),
+            ),
             None => (None, None),
         };
         Ok(Self {
@@ -114,7 +121,9 @@ fn read_hosts(text: &str) -> Result<Vec<String>> {
     let read = |host: &str| {
         let host = decode("host", host)?;
         if host.is_empty() || host.contains(char::is_whitespace) {
-            return Err(invalid("an empty host, or one with white space, in the list of hosts"));
+            return Err(invalid(
+                "an empty host, or one with white space, in the list of hosts",
+            ));
         }
         Ok(host)
     };
@@ -128,7 +137,10 @@ fn read_options(text: &str) -> Result<BTreeMap<String, String>> {
             .split_once('=')
             .ok_or_else(|| invalid("an option without a value").with_context("option", pair))?;
         let name = decode("option", name)?;
-        if options.insert(name.clone(), decode("option", value)?).is_some() {
+        if options
+            .insert(name.clone(), decode("option", value)?)
+            .is_some()
+        {
             return Err(invalid("an option is given twice").with_context("option", name));
         }
     }
@@ -179,7 +191,10 @@ impl Options {
         let Some(value) = self.rest.remove(name) else {
             return Ok(None);
         };
-        value.parse().map(Some).map_err(|e| unreadable(name, &value).with_source(e))
+        value
+            .parse()
+            .map(Some)
+            .map_err(|e| unreadable(name, &value).with_source(e))
     }
 
     /// Takes the option `name` as a span of time such as `500ms`, `10s` or `2min`.
@@ -227,14 +242,18 @@ mod tests {
 
     #[test]
     fn all_parts_are_read_and_decoded() {
-        let url: RegistryUrl =
-            "ETCD://us%40er:p%3Aw@h1:1,[::1]:2/a/b%20c/?lease_ttl=10s&n=3".parse().unwrap();
+        let url: RegistryUrl = "ETCD://us%40er:p%3Aw@h1:1,[::1]:2/a/b%20c/?lease_ttl=10s&n=3"
+            .parse()
+            .unwrap();
         assert_eq!(url.scheme(), "etcd");
         assert_eq!((url.user(), url.password()), (Some("us@er"), Some("p:w")));
         assert_eq!(url.hosts(), ["h1:1", "[::1]:2"]);
         assert_eq!(url.path(), "a/b c");
         let mut options = url.options();
-        assert_eq!(options.take_duration("lease_ttl").unwrap(), Some(Duration::from_secs(10)));
+        assert_eq!(
+            options.take_duration("lease_ttl").unwrap(),
+            Some(Duration::from_secs(10))
+        );
         assert_eq!(options.take::<u32>("n").unwrap(), Some(3));
         assert_eq!(options.take::<u32>("absent").unwrap(), None);
         options.finish().unwrap();
@@ -258,16 +277,30 @@ mod tests {
         let url: RegistryUrl = "zk://h?typo=1&t=soon".parse().unwrap();
         let mut options = url.options();
         let error = options.take_duration("t").unwrap_err();
-        assert!(error.to_string().contains("option: t, value: soon"), "{error}");
-        assert!(options.finish().unwrap_err().to_string().contains("option: typo"));
+        assert!(
+            error.to_string().contains("option: t, value: soon"),
+            "{error}"
+        );
+        assert!(
+            options
+                .finish()
+                .unwrap_err()
+                .to_string()
+                .contains("option: typo")
+        );
     }
 
     #[test]
     fn secrets_are_never_shown() {
         let url: RegistryUrl = "etcd://root:hunter2@h?token=hunter2".parse().unwrap();
         let shown = format!("{url:?} {:?}", url.options());
-        assert!(!shown.contains("hunter2") && !shown.contains("root"), "{shown}");
-        let error = "etcd://root:hunter2%FF@h".parse::<RegistryUrl>().unwrap_err();
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("root"),
+            "{shown}"
+        );
+        let error = "etcd://root:hunter2%FF@h"
+            .parse::<RegistryUrl>()
+            .unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 }

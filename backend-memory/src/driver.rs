@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use plimsoll_backend_kit::{
     Departure, Driver, Listing, Record, Release, Subscription, Timings, encode, escape,
 };
-use plimsoll_discovery_api::{
-    Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName,
-};
+use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 
 use crate::faults::{Mode, unreachable};
 use crate::store::{Alive, Content, Store};
@@ -35,7 +33,9 @@ pub(crate) struct MemoryClaim {
 impl Drop for MemoryClaim {
     fn drop(&mut self) {
         let lives = [self.incarnation];
-        self.store.lock().release(&self.service, &self.key, &lives, Departure::Unannounced);
+        self.store
+            .lock()
+            .release(&self.service, &self.key, &lives, Departure::Unannounced);
     }
 }
 
@@ -64,7 +64,10 @@ impl MemoryDriver {
         }
         match owner {
             Some((service, key)) if plan.crashed.contains_key(&(service.clone(), key.into())) => {
-                Err(Error::new(ErrorKind::Unavailable, "cut off from the registry"))
+                Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "cut off from the registry",
+                ))
             }
             _ => Ok(()),
         }
@@ -114,16 +117,29 @@ impl Driver for MemoryDriver {
         let key = escape(record.instance.id().as_str());
         let (incarnation, load) = (record.incarnation, record.load);
         let bytes = encode(record)?;
-        let claim = |content: &mut Content| {
-            content.claim(&service, &key, bytes, incarnation, load, former)
-        };
+        let claim =
+            |content: &mut Content| content.claim(&service, &key, bytes, incarnation, load, former);
         let alive = self.write(&service, &key, claim).await?;
-        Ok(MemoryClaim { store: Arc::clone(&self.store), service, key, incarnation, alive })
+        Ok(MemoryClaim {
+            store: Arc::clone(&self.store),
+            service,
+            key,
+            incarnation,
+            alive,
+        })
     }
 
     async fn renew(&self, claim: &MemoryClaim) -> Result<()> {
-        let MemoryClaim { service, key, incarnation, .. } = claim;
-        self.write(service, key, |content| content.confirm(service, key, *incarnation)).await
+        let MemoryClaim {
+            service,
+            key,
+            incarnation,
+            ..
+        } = claim;
+        self.write(service, key, |content| {
+            content.confirm(service, key, *incarnation)
+        })
+        .await
     }
 
     async fn lost(&self, claim: &MemoryClaim) -> Error {
@@ -137,13 +153,26 @@ impl Driver for MemoryDriver {
     }
 
     async fn update(&self, claim: &MemoryClaim, record: &Record) -> Result<()> {
-        let MemoryClaim { service, key, incarnation, .. } = claim;
+        let MemoryClaim {
+            service,
+            key,
+            incarnation,
+            ..
+        } = claim;
         let bytes = encode(record)?;
-        self.write(service, key, |content| content.update(service, key, *incarnation, bytes)).await
+        self.write(service, key, |content| {
+            content.update(service, key, *incarnation, bytes)
+        })
+        .await
     }
 
     async fn publish(&self, claim: &MemoryClaim, load: u64) -> Result<()> {
-        let MemoryClaim { service, key, incarnation, .. } = claim;
+        let MemoryClaim {
+            service,
+            key,
+            incarnation,
+            ..
+        } = claim;
         let publish = |content: &mut Content| {
             content.plan.load_writes += 1;
             content.publish(service, key, *incarnation, load)

@@ -63,7 +63,9 @@ impl Faults {
     /// Ends the lease of `id`: its entry goes unannounced, and its owner learns of it. Returns
     /// whether it was there.
     pub fn expire(&self, service: &ServiceName, id: &InstanceId) -> bool {
-        self.0.lock().remove(service, &escape(id.as_str()), Departure::Unannounced)
+        self.0
+            .lock()
+            .remove(service, &escape(id.as_str()), Departure::Unannounced)
     }
 
     /// Ends the lease of every instance of `service`. Returns how many there were.
@@ -84,7 +86,11 @@ impl Faults {
 
     /// Reconnects what [`crash`](Self::crash) cut off.
     pub fn revive(&self, service: &ServiceName, id: &InstanceId) {
-        self.0.lock().plan.crashed.remove(&(service.clone(), escape(id.as_str())));
+        self.0
+            .lock()
+            .plan
+            .crashed
+            .remove(&(service.clone(), escape(id.as_str())));
     }
 
     /// The registry loses everything and begins a new history.
@@ -135,7 +141,9 @@ impl Faults {
     /// Writes an entry of any bytes under `service`, say one that cannot be understood. `key` is
     /// an escaped instance id.
     pub fn poison(&self, service: &ServiceName, key: &str, bytes: impl Into<Vec<u8>>) {
-        self.0.lock().plant(service, key, bytes.into(), Incarnation::random());
+        self.0
+            .lock()
+            .plant(service, key, bytes.into(), Incarnation::random());
     }
 
     /// Removes the entry under `key` (an escaped instance id), as an operator would. An owner
@@ -155,7 +163,9 @@ impl Faults {
         incarnation: Incarnation,
         load: u64,
     ) -> Result<()> {
-        self.0.lock().publish(service, &escape(id.as_str()), incarnation, load)
+        self.0
+            .lock()
+            .publish(service, &escape(id.as_str()), incarnation, load)
     }
 
     /// The load that stands in the registry for `id`.
@@ -179,7 +189,9 @@ impl Faults {
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faults").field("mode", &*self.0.mode.borrow()).finish_non_exhaustive()
+        f.debug_struct("Faults")
+            .field("mode", &*self.0.mode.borrow())
+            .finish_non_exhaustive()
     }
 }
 

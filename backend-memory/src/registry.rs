@@ -31,7 +31,11 @@ impl MemoryRegistry {
 
     /// Settings for a new registry.
     pub fn builder() -> MemoryRegistryBuilder {
-        MemoryRegistryBuilder { store: None, timings: default_timings(), seed: None }
+        MemoryRegistryBuilder {
+            store: None,
+            timings: default_timings(),
+            seed: None,
+        }
     }
 
     /// The registry of this name in this process: the one that is there, or a new one. It is gone
@@ -48,7 +52,10 @@ impl MemoryRegistry {
     /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming the part that has no meaning here.
     pub fn from_url(url: &RegistryUrl) -> Result<Self> {
         let superfluous = |what| {
-            Err(Error::new(ErrorKind::InvalidConfig, format!("a memory registry has no {what}")))
+            Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("a memory registry has no {what}"),
+            ))
         };
         if url.scheme() != "memory" {
             return Err(Error::new(ErrorKind::InvalidConfig, "not a memory:// URL")
@@ -138,7 +145,10 @@ impl MemoryRegistryBuilder {
     #[must_use]
     pub fn build(self) -> MemoryRegistry {
         let store = self.store.unwrap_or_else(|| Arc::new(Store::new()));
-        let driver = MemoryDriver { store, timings: self.timings };
+        let driver = MemoryDriver {
+            store,
+            timings: self.timings,
+        };
         let rng = self.seed.map_or_else(Rng::from_entropy, Rng::from_seed);
         MemoryRegistry(Backend::with_rng(driver, rng))
     }

@@ -46,8 +46,15 @@ struct Slot {
 
 impl Store {
     pub(crate) fn new() -> Self {
-        let content = Content { epoch: 1, services: HashMap::new(), plan: Plan::default() };
-        Self { content: Mutex::new(content), mode: watch::Sender::new(Mode::Up) }
+        let content = Content {
+            epoch: 1,
+            services: HashMap::new(),
+            plan: Plan::default(),
+        };
+        Self {
+            content: Mutex::new(content),
+            mode: watch::Sender::new(Mode::Up),
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Content> {
@@ -61,11 +68,13 @@ pub(crate) type Alive = watch::Receiver<()>;
 
 impl Content {
     fn service(&mut self, name: &ServiceName) -> &mut Service {
-        self.services.entry(name.clone()).or_insert_with(|| Service {
-            counter: 0,
-            slots: BTreeMap::new(),
-            events: broadcast::Sender::new(EVENT_BACKLOG),
-        })
+        self.services
+            .entry(name.clone())
+            .or_insert_with(|| Service {
+                counter: 0,
+                slots: BTreeMap::new(),
+                events: broadcast::Sender::new(EVENT_BACKLOG),
+            })
     }
 
     /// Puts a record where nothing foreign stands.
@@ -82,15 +91,22 @@ impl Content {
         let adopted = match standing {
             Some(slot) if slot.incarnation == incarnation => Some(Arc::clone(&slot.alive)),
             Some(slot) if !former.contains(&slot.incarnation) => {
-                return Err(Error::new(ErrorKind::Conflict, "another live owner holds the id")
-                    .with_context("id", key)
-                    .with_context("owner", slot.incarnation.to_string()));
+                return Err(
+                    Error::new(ErrorKind::Conflict, "another live owner holds the id")
+                        .with_context("id", key)
+                        .with_context("owner", slot.incarnation.to_string()),
+                );
             }
             _ => None,
         };
         let alive = adopted.unwrap_or_else(|| Arc::new(watch::Sender::new(())));
         let seen = alive.subscribe();
-        let slot = Slot { bytes: bytes.into(), incarnation, load: Some(load), alive };
+        let slot = Slot {
+            bytes: bytes.into(),
+            incarnation,
+            load: Some(load),
+            alive,
+        };
         self.put(service, key, slot);
         Ok(seen)
     }
@@ -104,7 +120,16 @@ impl Content {
         incarnation: Incarnation,
     ) {
         let alive = Arc::new(watch::Sender::new(()));
-        self.put(service, key, Slot { bytes: bytes.into(), incarnation, load: None, alive });
+        self.put(
+            service,
+            key,
+            Slot {
+                bytes: bytes.into(),
+                incarnation,
+                load: None,
+                alive,
+            },
+        );
     }
 
     fn put(&mut self, service: &ServiceName, key: &str, slot: Slot) {
@@ -140,7 +165,14 @@ impl Content {
         slot.load = Some(load);
         let id = read(service, key, slot).map(|entry| entry.instance.id().clone());
         if let Ok(id) = id {
-            self.announce(service, Change::Load { id, incarnation, load });
+            self.announce(
+                service,
+                Change::Load {
+                    id,
+                    incarnation,
+                    load,
+                },
+            );
         }
         Ok(())
     }
@@ -160,12 +192,18 @@ impl Content {
         key: &str,
         incarnation: Incarnation,
     ) -> Result<&mut Slot> {
-        let slot = self.services.get_mut(service).and_then(|s| s.slots.get_mut(key));
+        let slot = self
+            .services
+            .get_mut(service)
+            .and_then(|s| s.slots.get_mut(key));
         match slot {
             Some(slot) if slot.incarnation == incarnation => Ok(slot),
-            _ => Err(Error::new(ErrorKind::LeaseExpired, "the record of this incarnation is gone")
-                .with_context("id", key)
-                .with_context("incarnation", incarnation.to_string())),
+            _ => Err(Error::new(
+                ErrorKind::LeaseExpired,
+                "the record of this incarnation is gone",
+            )
+            .with_context("id", key)
+            .with_context("incarnation", incarnation.to_string())),
         }
     }
 
@@ -189,7 +227,10 @@ impl Content {
         key: &str,
         departure: Departure,
     ) -> bool {
-        let removed = self.services.get_mut(service).and_then(|s| s.slots.remove(key));
+        let removed = self
+            .services
+            .get_mut(service)
+            .and_then(|s| s.slots.remove(key));
         if removed.is_none() {
             return false;
         }
@@ -204,7 +245,9 @@ impl Content {
         let Some(alive) = slot.map(|slot| Arc::clone(&slot.alive)) else {
             return false;
         };
-        self.plan.crashed.insert((service.clone(), key.to_owned()), alive);
+        self.plan
+            .crashed
+            .insert((service.clone(), key.to_owned()), alive);
         self.remove(service, key, Departure::Unannounced)
     }
 
@@ -239,12 +282,20 @@ impl Content {
 
     /// Where the history of `service` stands.
     pub(crate) fn revision(&self, service: &ServiceName) -> Revision {
-        Revision::new(self.epoch, self.services.get(service).map_or(0, |s| s.counter))
+        Revision::new(
+            self.epoch,
+            self.services.get(service).map_or(0, |s| s.counter),
+        )
     }
 
     pub(crate) fn list(&self, service: &ServiceName) -> Listing {
         let (mut entries, mut skipped) = (Vec::new(), Vec::new());
-        for (key, slot) in self.services.get(service).into_iter().flat_map(|s| &s.slots) {
+        for (key, slot) in self
+            .services
+            .get(service)
+            .into_iter()
+            .flat_map(|s| &s.slots)
+        {
             match read(service, key, slot) {
                 Ok(entry) => entries.push(entry),
                 Err(broken) => skipped.push(broken),
@@ -258,7 +309,10 @@ impl Content {
     }
 
     pub(crate) fn names(&self) -> Vec<ServiceName> {
-        let held = self.services.iter().filter(|(_, service)| !service.slots.is_empty());
+        let held = self
+            .services
+            .iter()
+            .filter(|(_, service)| !service.slots.is_empty());
         held.map(|(name, _)| name.clone()).collect()
     }
 
@@ -267,7 +321,10 @@ impl Content {
     }
 
     pub(crate) fn keys(&self, service: &ServiceName) -> HashSet<String> {
-        self.services.get(service).map(|s| s.slots.keys().cloned().collect()).unwrap_or_default()
+        self.services
+            .get(service)
+            .map(|s| s.slots.keys().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -277,7 +334,10 @@ fn read(service: &ServiceName, key: &str, slot: &Slot) -> Result<Entry, Skipped>
     let decoded = decode(service, &slot.bytes).map_err(|cause| Skipped::new(&*id, cause))?;
     if decoded.instance.id().as_str() != id {
         let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
-        return Err(Skipped::new(&*id, cause.with_context("id", decoded.instance.id().as_str())));
+        return Err(Skipped::new(
+            &*id,
+            cause.with_context("id", decoded.instance.id().as_str()),
+        ));
     }
     let mut entry = Entry::new(decoded.instance, slot.incarnation);
     entry.registered_at = decoded.registered_at;

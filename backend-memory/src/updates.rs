@@ -33,7 +33,13 @@ impl StoreUpdates {
         events: broadcast::Receiver<Update>,
     ) -> Self {
         let mode = store.mode.subscribe();
-        Self { store, service, events, mode, held: None }
+        Self {
+            store,
+            service,
+            events,
+            mode,
+            held: None,
+        }
     }
 
     async fn receive(&mut self) -> Option<Result<Update>> {

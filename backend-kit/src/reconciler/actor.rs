@@ -58,7 +58,14 @@ pub(super) struct Actor<D: Driver> {
 impl<D: Driver> Actor<D> {
     pub(super) fn new(parts: Parts<D>) -> Self {
         let attempts = Attempts::new(parts.timings.backoff);
-        Self { parts, attempts, claiming: None, in_doubt: false, former: Vec::new(), was_live: false }
+        Self {
+            parts,
+            attempts,
+            claiming: None,
+            in_doubt: false,
+            former: Vec::new(),
+            was_live: false,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -109,7 +116,10 @@ impl<D: Driver> Actor<D> {
                 Ok(claim) => {
                     self.claiming = None;
                     self.attempts.succeeded();
-                    return Some(Claimed { claim: Arc::new(claim), record });
+                    return Some(Claimed {
+                        claim: Arc::new(claim),
+                        record,
+                    });
                 }
                 Err(cause) => cause,
             };
@@ -129,10 +139,18 @@ impl<D: Driver> Actor<D> {
         let rng = &mut self.parts.rng;
         if cause.kind() == ErrorKind::Conflict {
             // Half to one and a half times: several who wait for one id must not keep in step.
-            return self.parts.timings.conflict_retry.mul_f64(0.5 + rng.next_f64());
+            return self
+                .parts
+                .timings
+                .conflict_retry
+                .mul_f64(0.5 + rng.next_f64());
         }
         let delay = self.attempts.failed(rng);
-        if cause.is_retryable() { delay } else { delay.max(PERMANENT_RETRY) }
+        if cause.is_retryable() {
+            delay
+        } else {
+            delay.max(PERMANENT_RETRY)
+        }
     }
 
     /// Removes every life that may have been left, until that is confirmed. Ends early only when
@@ -218,7 +236,9 @@ pub(crate) async fn bounded<T>(
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(Error::new(ErrorKind::TimedOut, "the registry did not answer")
-            .with_context("waited", format!("{limit:?}")))
+        Err(
+            Error::new(ErrorKind::TimedOut, "the registry did not answer")
+                .with_context("waited", format!("{limit:?}")),
+        )
     })
 }

@@ -5,9 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{
-    Error, ErrorKind, Instance, RegistrationState, Result,
-};
+use plimsoll_discovery_api::{Error, ErrorKind, Instance, RegistrationState, Result};
 use tokio::time::{Instant, sleep_until};
 
 use super::actor::{Parts, bounded};
@@ -96,7 +94,9 @@ impl<'a, D: Driver> Holding<'a, D> {
     }
 
     pub(super) async fn run(mut self) -> HoldingEnd {
-        self.parts.show(RegistrationState::Live { incarnation: self.written.incarnation });
+        self.parts.show(RegistrationState::Live {
+            incarnation: self.written.incarnation,
+        });
         let claim = Arc::clone(&self.claim);
         let driver = Arc::clone(&self.parts.driver);
         let mut lost = driver.lost(&claim);
@@ -149,7 +149,10 @@ impl<'a, D: Driver> Holding<'a, D> {
         }
         let cause = self.failing.get_or_insert_with(|| {
             self.renew_at = Instant::now();
-            Error::new(ErrorKind::LeaseExpired, "not renewed in time; this process was held up")
+            Error::new(
+                ErrorKind::LeaseExpired,
+                "not renewed in time; this process was held up",
+            )
         });
         if !matches!(*self.parts.state.borrow(), RegistrationState::Lost { .. }) {
             let cause = cause.clone();
@@ -189,7 +192,11 @@ impl<'a, D: Driver> Holding<'a, D> {
                 Box::pin(async move { bounded(limit, driver.update(&claim, &record)).await })
             }
         };
-        self.lifecycle = Some(Lifecycle { call, started: Instant::now(), updating });
+        self.lifecycle = Some(Lifecycle {
+            call,
+            started: Instant::now(),
+            updating,
+        });
     }
 
     fn start_publishing(&mut self) {
@@ -198,12 +205,19 @@ impl<'a, D: Driver> Holding<'a, D> {
         let load = self.parts.gauge.get();
         let call = Box::pin(async move { bounded(limit, driver.publish(&claim, load)).await });
         let waiters = std::mem::take(&mut self.waiters);
-        self.publishing = Some(Publishing { call, load, waiters });
+        self.publishing = Some(Publishing {
+            call,
+            load,
+            waiters,
+        });
     }
 
     /// An error ends the holding: the record is gone.
     fn lifecycle_ended(&mut self, result: Result<()>) -> Result<()> {
-        let Some(Lifecycle { started, updating, .. }) = self.lifecycle.take() else {
+        let Some(Lifecycle {
+            started, updating, ..
+        }) = self.lifecycle.take()
+        else {
             return Ok(());
         };
         match result {
@@ -241,20 +255,30 @@ impl<'a, D: Driver> Holding<'a, D> {
         self.renewals.succeeded();
         self.schedule_renewal();
         let recovered = self.failing.take().is_some();
-        if self.claimed_in_doubt.is_some_and(|at| recovered || at.elapsed() < DOUBT) {
+        if self
+            .claimed_in_doubt
+            .is_some_and(|at| recovered || at.elapsed() < DOUBT)
+        {
             self.in_doubt = true;
             self.throttle.doubt();
         }
         if recovered {
-            self.parts.show(RegistrationState::Live { incarnation: self.written.incarnation });
+            self.parts.show(RegistrationState::Live {
+                incarnation: self.written.incarnation,
+            });
         }
     }
 
     fn renewal_failed(&mut self, cause: Error) {
         let state = if self.has_lapsed() {
-            RegistrationState::Lost { cause: cause.clone() }
+            RegistrationState::Lost {
+                cause: cause.clone(),
+            }
         } else {
-            RegistrationState::Suspect { incarnation: self.written.incarnation, cause: cause.clone() }
+            RegistrationState::Suspect {
+                incarnation: self.written.incarnation,
+                cause: cause.clone(),
+            }
         };
         self.failing = Some(cause);
         self.parts.show(state);
@@ -267,8 +291,8 @@ impl<'a, D: Driver> Holding<'a, D> {
     }
 
     fn flush(&mut self, reply: FlushReply) {
-        let settled = self.publishing.is_none()
-            && self.throttle.written() == Some(self.parts.gauge.get());
+        let settled =
+            self.publishing.is_none() && self.throttle.written() == Some(self.parts.gauge.get());
         if !self.is_sound() {
             let _gone = reply.send(Err(not_live()));
         } else if settled {
@@ -307,7 +331,11 @@ impl<'a, D: Driver> Holding<'a, D> {
         if !self.waiters.is_empty() {
             return Some(Instant::now());
         }
-        Some(self.throttle.due(self.parts.gauge.get()).max(self.publish_not_before))
+        Some(
+            self.throttle
+                .due(self.parts.gauge.get())
+                .max(self.publish_not_before),
+        )
     }
 
     /// Whether a change of load could bring the next publication forward. If it is due after the
@@ -326,10 +354,14 @@ impl<'a, D: Driver> Holding<'a, D> {
                 wake = wake.min(self.update_at);
             }
         }
-        if self.publishing.is_none() && let Some(at) = self.publish_at() {
+        if self.publishing.is_none()
+            && let Some(at) = self.publish_at()
+        {
             wake = wake.min(at);
         }
-        if let Some(end) = self.lease_end() && !self.has_lapsed() {
+        if let Some(end) = self.lease_end()
+            && !self.has_lapsed()
+        {
             wake = wake.min(end);
         }
         wake

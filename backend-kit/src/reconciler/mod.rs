@@ -27,8 +27,8 @@ use plimsoll_discovery_api::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::actor::bounded;
 use self::actor::Actor;
+pub(crate) use self::actor::bounded;
 use crate::lifeline::Lifeline;
 use crate::{Driver, Timings};
 
@@ -61,7 +61,10 @@ pub(crate) fn spawn<D: Driver>(
 ) -> Registration {
     let timings = driver.timings();
     let gauge = Arc::new(LoadGauge::new());
-    let desired = Desired { instance: Arc::new(instance), given_up: false };
+    let desired = Desired {
+        instance: Arc::new(instance),
+        given_up: false,
+    };
     let (desired, desired_seen) = watch::channel(desired);
     let (state, states) = watch::channel(RegistrationState::Pending { cause: None });
     let (removal, removal_seen) = watch::channel(Removal::Waiting);
@@ -78,8 +81,16 @@ pub(crate) fn spawn<D: Driver>(
         rng: Rng::from_seed(rng.next_u64()),
     });
     tokio::spawn(actor.run());
-    let publisher = Arc::new(Flusher { requests: flushes, states: states.clone() });
-    let control = Control { desired, removal: removal_seen, timings, _lifeline: lifeline };
+    let publisher = Arc::new(Flusher {
+        requests: flushes,
+        states: states.clone(),
+    });
+    let control = Control {
+        desired,
+        removal: removal_seen,
+        timings,
+        _lifeline: lifeline,
+    };
     Registration::new(Box::new(control), states, LoadHandle::new(gauge, publisher))
 }
 
@@ -94,7 +105,8 @@ struct Control {
 
 impl Control {
     fn give_up(&self) {
-        self.desired.send_if_modified(|desired| !std::mem::replace(&mut desired.given_up, true));
+        self.desired
+            .send_if_modified(|desired| !std::mem::replace(&mut desired.given_up, true));
     }
 }
 
@@ -189,5 +201,8 @@ fn closed() -> Error {
 }
 
 fn not_live() -> Error {
-    Error::new(ErrorKind::Unavailable, "the registration is not live; the load is kept")
+    Error::new(
+        ErrorKind::Unavailable,
+        "the registration is not live; the load is kept",
+    )
 }

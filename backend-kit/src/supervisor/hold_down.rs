@@ -1,6 +1,7 @@
 //! Deciding which losses to believe.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plimsoll_discovery_api::{InstanceId, Member, Standing, Timestamp};
 use tokio::time::Instant;
@@ -19,7 +20,11 @@ pub(super) struct Losses {
 
 impl Losses {
     pub(super) fn new(policy: HoldDown) -> Self {
-        Self { policy, recent: BTreeMap::new(), suspects: BTreeMap::new() }
+        Self {
+            policy,
+            recent: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+        }
     }
 
     /// Members held down, in the order of their ids.
@@ -36,20 +41,24 @@ impl Losses {
     /// it was when it was lost.
     pub(super) fn resolve(&mut self, id: &str) -> Option<Member> {
         let recent = self.recent.remove(id);
-        self.suspects.remove(id).or(recent).map(|(_, member)| member)
+        self.suspects
+            .remove(id)
+            .or(recent)
+            .map(|(_, member)| member)
     }
 
     /// Judges the recent losses, of a set of which `remaining` are left. Returns whether the
     /// suspects changed.
     pub(super) fn judge(&mut self, remaining: usize, now: Instant) -> bool {
         let window = self.policy.window;
-        self.recent.retain(|_, (at, _)| now.duration_since(*at) <= window);
+        self.recent
+            .retain(|_, (at, _)| now.duration_since(*at) <= window);
         // Those held down earlier in the same wave count with it.
         let lost = self.recent.len() + self.suspects.len();
         let before = remaining + lost;
         #[expect(clippy::cast_precision_loss, reason = "a fraction of a member count")]
-        let in_mass = before >= self.policy.min_members
-            && lost as f64 > before as f64 * self.policy.fraction;
+        let in_mass =
+            before >= self.policy.min_members && lost as f64 > before as f64 * self.policy.fraction;
         if self.recent.is_empty() || !(in_mass || remaining == 0) {
             return false;
         }
@@ -66,9 +75,13 @@ impl Losses {
         true
     }
 
-    /// Gives every suspect its full grace again: the registry was away, and nobody could have
-    /// registered.
-    pub(super) fn extend_grace(&mut self, now: Instant) {
+    /// The registry is back after `away`. If that was longer than the grace, nobody could have
+    /// registered, and every suspect gets its full grace again. Shorter interruptions change
+    /// nothing, or a flapping connection would keep suspects for ever.
+    pub(super) fn returned_after(&mut self, away: Duration, now: Instant) {
+        if away < self.policy.grace {
+            return;
+        }
         let until = now + self.policy.grace;
         for (end, _) in self.suspects.values_mut() {
             *end = until;
@@ -91,14 +104,16 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use plimsoll_discovery_api::{Incarnation, Instance};
 
     use super::*;
 
     fn member(id: usize) -> Member {
-        let instance = Instance::builder("s", "h", 1).with_id(format!("{id:03}")).build().unwrap();
+        let instance = Instance::builder("s", "h", 1)
+            .with_id(format!("{id:03}"))
+            .build()
+            .unwrap();
         Member::new(Arc::new(instance), Incarnation::random(), Arc::default())
     }
 
@@ -117,7 +132,11 @@ mod tests {
         assert_eq!(suspects(10, 3), 0);
         assert_eq!(suspects(10, 4), 4);
         assert_eq!(suspects(5, 2), 2);
-        assert_eq!(suspects(4, 3), 0, "below the minimum a fraction says nothing");
+        assert_eq!(
+            suspects(4, 3),
+            0,
+            "below the minimum a fraction says nothing"
+        );
     }
 
     #[test]
@@ -151,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn suspects_end_with_the_grace_unless_it_is_extended() {
+    fn suspects_end_with_the_grace_unless_the_registry_was_away_for_longer() {
         let policy = HoldDown::default();
         let mut losses = Losses::new(policy);
         let now = Instant::now();
@@ -159,7 +178,9 @@ mod tests {
         losses.judge(0, now);
         let later = now + policy.grace;
         assert_eq!(losses.next_expiry(), Some(later));
-        losses.extend_grace(later);
+        losses.returned_after(policy.grace / 2, later);
+        assert_eq!(losses.next_expiry(), Some(later));
+        losses.returned_after(policy.grace, later);
         assert!(!losses.expire(later) && losses.expire(later + policy.grace));
         assert_eq!(losses.suspects().count(), 0);
     }

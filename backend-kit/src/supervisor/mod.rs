@@ -56,7 +56,11 @@ impl Supervisors {
             let rng = Rng::from_seed(rng.next_u64());
             let task = task::Task::new(Arc::clone(driver), service.clone(), state, rng);
             let task = tokio::spawn(task.run()).abort_handle();
-            let supervisor = Supervisor { states, task, _lifeline: lifeline.clone() };
+            let supervisor = Supervisor {
+                states,
+                task,
+                _lifeline: lifeline.clone(),
+            };
             let supervisor = Arc::new(supervisor);
             running.insert(service.clone(), Arc::downgrade(&supervisor));
             supervisor

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_discovery_api::{
     Freshness, InstanceId, Member, Revision, ServiceName, Snapshot, Status, Timestamp,
@@ -64,13 +65,20 @@ impl Table {
         }
         changed |= known != self.skipped;
         self.revision = listing.revision;
-        self.losses.extend_grace(now);
         changed | self.judge(now)
+    }
+
+    /// The registry is there again after `away`.
+    pub(super) fn returned_after(&mut self, away: Duration, now: Instant) {
+        self.losses.returned_after(away, now);
     }
 
     /// Takes in one update.
     pub(super) fn apply(&mut self, update: Update, now: Instant) -> Applied {
-        if update.follows.is_some_and(|counter| counter != self.revision.counter()) {
+        if update
+            .follows
+            .is_some_and(|counter| counter != self.revision.counter())
+        {
             return Applied::Gap;
         }
         let changed = match update.change {
@@ -83,7 +91,11 @@ impl Table {
                 let lost = self.remove(&skipped.key, Departure::Unannounced, now);
                 self.note_skipped(skipped, &BTreeSet::new()) | lost
             }
-            Change::Load { id, incarnation, load } => {
+            Change::Load {
+                id,
+                incarnation,
+                load,
+            } => {
                 // A load of another life arrived late, or ahead of the entry, which brings its own.
                 if let Some(member) = self.members.get(id.as_str())
                     && member.incarnation() == incarnation
@@ -95,7 +107,11 @@ impl Table {
             Change::Progress => false,
         };
         self.revision = update.revision;
-        if changed | self.judge(now) { Applied::Changed } else { Applied::Unchanged }
+        if changed | self.judge(now) {
+            Applied::Changed
+        } else {
+            Applied::Unchanged
+        }
     }
 
     fn judge(&mut self, now: Instant) -> bool {
@@ -109,7 +125,9 @@ impl Table {
         let known = self.members.get(&id).or(was_lost.as_ref());
         let same_life = known.filter(|known| known.incarnation() == entry.incarnation);
         // One cell per life, shared by every snapshot and every client.
-        let cell = same_life.map(|known| Arc::clone(known.load())).unwrap_or_default();
+        let cell = same_life
+            .map(|known| Arc::clone(known.load()))
+            .unwrap_or_default();
         if let Some(load) = entry.load
             && cell.get() != Some(load)
         {
@@ -119,8 +137,8 @@ impl Table {
             Some(known) if **known.instance() == entry.instance => Arc::clone(known.instance()),
             _ => Arc::new(entry.instance),
         };
-        let member = Member::new(instance, entry.incarnation, cell)
-            .with_registered_at(entry.registered_at);
+        let member =
+            Member::new(instance, entry.incarnation, cell).with_registered_at(entry.registered_at);
         let before = self.members.insert(id, member.clone());
         !before.is_some_and(|before| before.is_same(&member))
     }
@@ -135,9 +153,10 @@ impl Table {
                 true
             }
             Some(_) => true,
-            None if departure == Departure::Graceful => {
-                self.losses.resolve(key).is_some_and(|was| !was.standing().is_registered())
-            }
+            None if departure == Departure::Graceful => self
+                .losses
+                .resolve(key)
+                .is_some_and(|was| !was.standing().is_registered()),
             None => false,
         }
     }

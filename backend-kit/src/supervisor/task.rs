@@ -77,14 +77,20 @@ impl<D: Driver> Task<D> {
         if listing.revision.is_before(self.table.revision()) {
             self.older_listings += 1;
             if self.older_listings < OLDER_LISTINGS_BELIEVED {
-                return Err(Error::new(ErrorKind::Unavailable, "the registry's answer is out of date")
-                    .with_context("revision", listing.revision.to_string())
-                    .with_context("seen", self.table.revision().to_string()));
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the registry's answer is out of date",
+                )
+                .with_context("revision", listing.revision.to_string())
+                .with_context("seen", self.table.revision().to_string()));
             }
         }
         self.older_listings = 0;
-        self.heard = Instant::now();
-        self.table.list(listing, self.heard);
+        let now = Instant::now();
+        self.table
+            .returned_after(now.duration_since(self.heard), now);
+        self.heard = now;
+        self.table.list(listing, now);
         self.show(Freshness::Live);
         Ok(subscription.updates)
     }
@@ -125,36 +131,39 @@ impl<D: Driver> Task<D> {
     /// The first change after a quiet time is shown at once; those that follow are gathered.
     fn show_at(&self) -> Instant {
         let now = Instant::now();
-        self.published.map_or(now, |at| (at + self.timings.coalesce).max(now))
+        self.published
+            .map_or(now, |at| (at + self.timings.coalesce).max(now))
     }
 
     fn show(&mut self, freshness: Freshness) {
         self.published = Some(Instant::now());
-        self.state.send_replace(Some(Arc::new(self.table.snapshot(freshness))));
+        self.state
+            .send_replace(Some(Arc::new(self.table.snapshot(freshness))));
     }
 
     /// Keeps the last good set, once there is one, and says that it is no longer followed.
     fn show_stale(&mut self) {
         let is_live = |state: &Option<Arc<Snapshot>>| {
-            state.as_deref().is_some_and(|snapshot| snapshot.freshness().is_live())
+            state
+                .as_deref()
+                .is_some_and(|snapshot| snapshot.freshness().is_live())
         };
         if is_live(&self.state.borrow()) {
-            self.show(Freshness::Stale { since: Timestamp::from(self.heard.into_std()) });
+            self.show(Freshness::Stale {
+                since: Timestamp::from(self.heard.into_std()),
+            });
         }
     }
 }
 
 /// The next update, or why there is none.
-async fn next(
-    updates: &mut dyn Updates,
-    idle: Option<Instant>,
-) -> Result<crate::Update> {
+async fn next(updates: &mut dyn Updates, idle: Option<Instant>) -> Result<crate::Update> {
     let ended = || Error::new(ErrorKind::Unavailable, "the stream of changes ended");
     let update = match idle {
         None => updates.next().await,
-        Some(deadline) => timeout_at(deadline, updates.next()).await.map_err(|_| {
-            Error::new(ErrorKind::TimedOut, "the stream of changes fell silent")
-        })?,
+        Some(deadline) => timeout_at(deadline, updates.next())
+            .await
+            .map_err(|_| Error::new(ErrorKind::TimedOut, "the stream of changes fell silent"))?,
     };
     update.unwrap_or_else(|| Err(ended()))
 }

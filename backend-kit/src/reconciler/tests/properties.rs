@@ -64,7 +64,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn instance() -> Instance {
-    Instance::builder("s", "10.0.0.1", 1).with_id("a").build().unwrap()
+    Instance::builder("s", "10.0.0.1", 1)
+        .with_id("a")
+        .build()
+        .unwrap()
 }
 
 async fn millis(n: u32) {
@@ -116,7 +119,12 @@ fn in_paused_time<T>(story: impl Future<Output = T>) -> T {
 }
 
 fn start(script: &Script, seed: u64) -> Registration {
-    spawn(Arc::new(script.clone()), instance(), Lifeline::new(), Rng::from_seed(seed))
+    spawn(
+        Arc::new(script.clone()),
+        instance(),
+        Lifeline::new(),
+        Rng::from_seed(seed),
+    )
 }
 
 fn check(script: &Script) {
@@ -140,7 +148,10 @@ async fn heals(seed: u64, steps: Vec<Step>) {
     assert_eq!(seen.instance, registration.instance());
     // A small change waits its settling time.
     sleep(Timings::default().load.settle).await;
-    assert_eq!(script.visible().unwrap().load, registration.load().current());
+    assert_eq!(
+        script.visible().unwrap().load,
+        registration.load().current()
+    );
     check(&script);
 }
 
@@ -175,8 +186,14 @@ async fn stays_gone(seed: u64, before: Vec<Step>, after: Vec<Step>) {
 #[test]
 fn a_claim_that_arrives_after_its_life_has_ended_leaves_no_ghost() {
     use Step::{DelayCalls, Expire, Run};
-    let before =
-        vec![DelayCalls(1), Run(1_703), DelayCalls(1), Run(4_468), Expire, Run(126)];
+    let before = vec![
+        DelayCalls(1),
+        Run(1_703),
+        DelayCalls(1),
+        Run(4_468),
+        Expire,
+        Run(126),
+    ];
     in_paused_time(stays_gone(0, before, vec![]));
 }
 
@@ -186,8 +203,17 @@ fn a_claim_that_arrives_after_its_life_has_ended_leaves_no_ghost() {
 fn a_claim_that_arrives_in_an_empty_place_is_brought_up_to_date() {
     use Step::{DelayCalls, Expire, LoseReplies, Refuse, Run, SetLoad};
     let steps = vec![
-        Run(3_275), LoseReplies(2), Expire, Run(5_077), DelayCalls(1), Run(1_213), SetLoad(1),
-        Run(3_402), Refuse(ErrorKind::Unavailable), Expire, Run(1),
+        Run(3_275),
+        LoseReplies(2),
+        Expire,
+        Run(5_077),
+        DelayCalls(1),
+        Run(1_213),
+        SetLoad(1),
+        Run(3_402),
+        Refuse(ErrorKind::Unavailable),
+        Expire,
+        Run(1),
     ];
     in_paused_time(heals(1_559_337_261_486, steps));
 }

@@ -16,17 +16,28 @@ use crate::{Driver, Timings};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn instance() -> Instance {
-    Instance::builder("s", "10.0.0.1", 1).with_id("a").build().unwrap()
+    Instance::builder("s", "10.0.0.1", 1)
+        .with_id("a")
+        .build()
+        .unwrap()
 }
 
 fn start(script: &Script) -> Registration {
-    spawn(Arc::new(script.clone()), instance(), Lifeline::new(), Rng::from_seed(1))
+    spawn(
+        Arc::new(script.clone()),
+        instance(),
+        Lifeline::new(),
+        Rng::from_seed(1),
+    )
 }
 
 async fn live(registration: &Registration) {
-    timeout(30 * SECOND, registration.states().wait_for(RegistrationState::is_live))
-        .await
-        .expect("live within the bound");
+    timeout(
+        30 * SECOND,
+        registration.states().wait_for(RegistrationState::is_live),
+    )
+    .await
+    .expect("live within the bound");
 }
 
 fn no_violations(script: &Script) {
@@ -39,7 +50,10 @@ async fn a_registry_that_is_down_at_start_delays_visibility_and_nothing_else() {
     script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
     let registration = start(&script);
     sleep(600 * SECOND).await;
-    assert!(matches!(registration.state(), RegistrationState::Pending { cause: Some(_) }));
+    assert!(matches!(
+        registration.state(),
+        RegistrationState::Pending { cause: Some(_) }
+    ));
     script.world().mode = Mode::Up;
     let healed = Instant::now();
     registration.ready().await.unwrap();
@@ -53,7 +67,10 @@ async fn a_lost_reply_is_settled_by_the_same_incarnation() {
     script.world().replies_to_lose = 1;
     let registration = start(&script);
     sleep(SECOND).await;
-    let first = script.visible().expect("the first attempt was applied").incarnation;
+    let first = script
+        .visible()
+        .expect("the first attempt was applied")
+        .incarnation;
     live(&registration).await;
     assert_eq!(registration.state().incarnation(), Some(first));
     assert_eq!(script.count("claim"), 2);
@@ -69,7 +86,10 @@ async fn an_expired_record_comes_back_in_a_new_incarnation_with_the_current_load
     registration.load().set(42);
     script.expire();
     let mut states = registration.states();
-    states.wait_for(|state| matches!(state, RegistrationState::Lost { .. })).await.unwrap();
+    states
+        .wait_for(|state| matches!(state, RegistrationState::Lost { .. }))
+        .await
+        .unwrap();
     live(&registration).await;
     let back = script.visible().unwrap();
     assert_eq!(back.load, 42);
@@ -113,7 +133,10 @@ async fn a_process_that_was_stopped_past_its_lease_writes_nothing_before_it_has_
     let after: Vec<_> = world.calls.iter().map(|(_, name)| *name).collect();
     let claim = after.iter().rposition(|name| *name == "claim").unwrap();
     let renew = after.iter().position(|name| *name == "renew").unwrap();
-    let publish = after.iter().skip(publishes).position(|name| *name == "publish");
+    let publish = after
+        .iter()
+        .skip(publishes)
+        .position(|name| *name == "publish");
     assert!(renew < claim, "{after:?}");
     assert!(publish.is_none_or(|publish| publish > renew), "{after:?}");
     drop(world);
@@ -129,8 +152,14 @@ async fn a_live_foreign_owner_is_a_conflict_that_ends_when_it_leaves() {
     let error = registration.ready().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     sleep(60 * SECOND).await;
-    assert!(matches!(registration.state(), RegistrationState::Conflict { .. }));
-    assert!(script.busiest_minute() <= 60, "at most one attempt a second");
+    assert!(matches!(
+        registration.state(),
+        RegistrationState::Conflict { .. }
+    ));
+    assert!(
+        script.busiest_minute() <= 60,
+        "at most one attempt a second"
+    );
     script.foreign_leaves();
     live(&registration).await;
     no_violations(&script);
@@ -141,7 +170,10 @@ async fn bad_credentials_surface_at_once_and_are_tried_at_most_once_a_second() {
     let script = Script::new();
     script.world().mode = Mode::Refuse(ErrorKind::Unauthenticated);
     let registration = start(&script);
-    let error = timeout(SECOND, registration.ready()).await.unwrap().unwrap_err();
+    let error = timeout(SECOND, registration.ready())
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
     sleep(60 * SECOND).await;
     assert!(script.busiest_minute() <= 60);
@@ -157,7 +189,11 @@ async fn what_is_lost_again_at_once_is_not_repaired_in_a_busy_loop() {
         sleep(SECOND / 10).await;
         script.expire();
     }
-    assert!(script.busiest_minute() <= 60, "{} calls in a minute", script.busiest_minute());
+    assert!(
+        script.busiest_minute() <= 60,
+        "{} calls in a minute",
+        script.busiest_minute()
+    );
     live(&registration).await;
     no_violations(&script);
 }
@@ -172,13 +208,19 @@ async fn deregister_is_bounded_and_goes_on_behind_the_callers_back() {
     let error = registration.deregister().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(started.elapsed() <= Timings::default().deregister_timeout);
-    assert!(matches!(registration.state(), RegistrationState::Deregistered));
+    assert!(matches!(
+        registration.state(),
+        RegistrationState::Deregistered
+    ));
     script.world().mode = Mode::Up;
     script.world().revive();
     sleep(15 * SECOND).await;
     assert!(script.visible().is_none());
     registration.deregister().await.unwrap();
-    assert_eq!(registration.load().flush().await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        registration.load().flush().await.unwrap_err().kind(),
+        ErrorKind::Closed
+    );
     no_violations(&script);
 }
 
@@ -212,7 +254,12 @@ async fn dropping_removes_and_leaves_no_task_even_while_the_registry_is_silent()
     script.world().mode = Mode::Hang;
     drop(registration);
     sleep(2 * script.timings().call_timeout + SECOND).await;
-    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+    assert_eq!(
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
+        0
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,7 +276,12 @@ async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
     script.world().mode = Mode::Up;
     sleep(11 * SECOND).await;
     assert!(script.visible().is_none());
-    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+    assert_eq!(
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks(),
+        0
+    );
     drop(lifeline);
 }
 
@@ -248,7 +300,10 @@ async fn an_update_is_written_in_the_same_life_and_survives_failure() {
     assert_eq!(seen.instance.status(), Status::Draining);
     assert_eq!(Some(seen.incarnation), life);
 
-    let other = Instance::builder("s", "10.0.0.2", 1).with_id("a").build().unwrap();
+    let other = Instance::builder("s", "10.0.0.2", 1)
+        .with_id("a")
+        .build()
+        .unwrap();
     let error = registration.update(other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     no_violations(&script);
@@ -270,13 +325,20 @@ async fn a_storm_of_load_is_written_at_the_publish_interval_and_ends_exact() {
     }
     let policy = Timings::default().load;
     let most = 10 / policy.min_interval.as_secs() + 1;
-    assert!(script.count("publish") as u64 <= most, "{} writes", script.count("publish"));
+    assert!(
+        script.count("publish") as u64 <= most,
+        "{} writes",
+        script.count("publish")
+    );
     drop(guards);
     sleep(policy.min_interval + SECOND).await;
     assert_eq!(script.visible().unwrap().load, 0);
     sleep(600 * SECOND).await;
     let idle = script.count("publish") as u64;
-    assert!(idle <= most + 2 + 600 / policy.max_age.as_secs(), "{idle} writes with an idle load");
+    assert!(
+        idle <= most + 2 + 600 / policy.max_age.as_secs(),
+        "{idle} writes with an idle load"
+    );
     no_violations(&script);
 }
 
@@ -296,6 +358,12 @@ async fn flush_confirms_the_value_of_the_call_and_says_when_it_cannot() {
     assert_eq!(script.count("publish"), writes, "nothing to write");
     script.world().mode = Mode::Refuse(ErrorKind::ResourceExhausted);
     load.set(6);
-    assert_eq!(load.flush().await.unwrap_err().kind(), ErrorKind::ResourceExhausted);
-    assert!(script.visible().is_some(), "a failed load write costs no lease");
+    assert_eq!(
+        load.flush().await.unwrap_err().kind(),
+        ErrorKind::ResourceExhausted
+    );
+    assert!(
+        script.visible().is_some(),
+        "a failed load write costs no lease"
+    );
 }

@@ -84,7 +84,10 @@ impl Script {
             calls: Vec::new(),
             violations: Vec::new(),
         };
-        Self { world: Arc::new(Mutex::new(world)), removals: Arc::new(watch::Sender::new(0)) }
+        Self {
+            world: Arc::new(Mutex::new(world)),
+            removals: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
@@ -122,13 +125,21 @@ impl Script {
     /// The foreign owner leaves, if there is one.
     pub(super) fn foreign_leaves(&self) {
         let mut world = self.world();
-        if world.record.as_ref().is_some_and(|r| !world.own.contains(&r.incarnation)) {
+        if world
+            .record
+            .as_ref()
+            .is_some_and(|r| !world.own.contains(&r.incarnation))
+        {
             world.record = None;
         }
     }
 
     pub(super) fn count(&self, call: &str) -> usize {
-        self.world().calls.iter().filter(|(_, name)| *name == call).count()
+        self.world()
+            .calls
+            .iter()
+            .filter(|(_, name)| *name == call)
+            .count()
     }
 
     /// The most calls in any minute.
@@ -136,16 +147,27 @@ impl Script {
         let world = self.world();
         let starts = |from: Instant| {
             let end = from + Duration::from_secs(60);
-            world.calls.iter().filter(|(at, _)| *at >= from && *at < end).count()
+            world
+                .calls
+                .iter()
+                .filter(|(at, _)| *at >= from && *at < end)
+                .count()
         };
-        world.calls.iter().map(|(at, _)| starts(*at)).max().unwrap_or(0)
+        world
+            .calls
+            .iter()
+            .map(|(at, _)| starts(*at))
+            .max()
+            .unwrap_or(0)
     }
 
     /// Notes a write in the name of `life`: the actor must know that an earlier one has ended.
     fn issued(&self, life: Incarnation, name: &str) {
         let mut world = self.world();
         if world.current != Some(life) {
-            world.violations.push(format!("{name} for a former incarnation"));
+            world
+                .violations
+                .push(format!("{name} for a former incarnation"));
         }
     }
 
@@ -196,7 +218,9 @@ impl Script {
             let mut world = self.world();
             world.lifecycle_calls += 1;
             if world.lifecycle_calls > 1 {
-                world.violations.push(format!("{name} while another lifecycle call is under way"));
+                world
+                    .violations
+                    .push(format!("{name} while another lifecycle call is under way"));
             }
         }
         let _under_way = UnderWay(self.clone());
@@ -213,14 +237,19 @@ impl World {
     }
 
     fn look(&mut self) -> Option<Standing> {
-        if self.record.as_ref().is_some_and(|record| record.lease_end <= Instant::now()) {
+        if self
+            .record
+            .as_ref()
+            .is_some_and(|record| record.lease_end <= Instant::now())
+        {
             self.record = None;
         }
         if self.must_stay_gone
             && let Some(record) = &self.record
             && self.own.contains(&record.incarnation)
         {
-            self.violations.push("visible after deregister had resolved".to_owned());
+            self.violations
+                .push("visible after deregister had resolved".to_owned());
         }
         self.record.clone()
     }
@@ -255,12 +284,19 @@ impl Driver for Script {
     }
 
     async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<Incarnation> {
-        let Record { instance, incarnation, load, .. } = record.clone();
+        let Record {
+            instance,
+            incarnation,
+            load,
+            ..
+        } = record.clone();
         let former = former.to_vec();
         {
             let mut world = self.world();
             if !former.iter().all(|life| world.own.contains(life)) {
-                world.violations.push("claims a life that it never had".to_owned());
+                world
+                    .violations
+                    .push("claims a life that it never had".to_owned());
             }
             world.own.insert(incarnation);
             world.current = Some(incarnation);
@@ -317,7 +353,9 @@ impl Driver for Script {
         loop {
             let gone = {
                 let mut world = self.world();
-                let stands = world.look().is_some_and(|record| record.incarnation == *claim);
+                let stands = world
+                    .look()
+                    .is_some_and(|record| record.incarnation == *claim);
                 !stands && world.mode == Mode::Up
             };
             if gone {
@@ -361,7 +399,10 @@ impl Driver for Script {
         let lives = release.incarnations.clone();
         self.lifecycle("release", move |world, _| {
             world.released.extend(&lives);
-            if world.look().is_some_and(|record| lives.contains(&record.incarnation)) {
+            if world
+                .look()
+                .is_some_and(|record| lives.contains(&record.incarnation))
+            {
                 world.record = None;
             }
             Ok(())
