@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use self::peak::Peak;
 use crate::{
-    Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing,
+    Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing, Timestamp,
 };
+
+mod peak;
 
 /// What active checks found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,6 +51,7 @@ struct Hot {
     cancelled: AtomicU64,
     /// Smoothed, in nanoseconds; 0 before the first.
     latency_ns: AtomicU64,
+    peak_latency: Peak,
 }
 
 /// A client's own view of one member: the load it publishes, and what this client sees of it.
@@ -161,6 +165,18 @@ impl Endpoint {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
+    }
+
+    /// The latency of this client's requests there, smoothed so that a slow one counts at once
+    /// and is forgotten gradually; `None` before the first that ended with
+    /// [`finish_at`](Pick::finish_at).
+    ///
+    /// A sample above the mean replaces it; one below draws it down by 1 - e^(-t / 10 s), t being
+    /// the time since the last sample, and so does having none, as if it were 0. A failure counts
+    /// as 5 s at least, so that failing quickly does not pay.
+    #[must_use]
+    pub fn peak_latency(&self, now: Timestamp) -> Option<Duration> {
+        self.hot.peak_latency.at(now)
     }
 
     /// How many of this client's requests ended in success.
@@ -298,6 +314,15 @@ impl<E: std::ops::Deref<Target = Endpoint>> Pick<E> {
         self.endpoint.end(outcome, None);
     }
 
+    /// Reports how the request ended, how long it took, and when, however it ended:
+    /// [`latency`](Endpoint::latency) takes in successes, and
+    /// [`peak_latency`](Endpoint::peak_latency) what each outcome says of the endpoint.
+    pub fn finish_at(mut self, outcome: Outcome, latency: Duration, now: Timestamp) {
+        self.ended = true;
+        self.endpoint.end(outcome, (outcome == Outcome::Success).then_some(latency));
+        self.endpoint.hot.peak_latency.observe(outcome, latency, now);
+    }
+
     /// Reports how the request ended and how long it took. Report only latencies that say
     /// something of the endpoint: a quick failure is not a quick answer.
     pub fn finish_after(mut self, outcome: Outcome, latency: Duration) {
@@ -324,7 +349,6 @@ impl<E: std::ops::Deref<Target = Endpoint>> fmt::Debug for Pick<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Timestamp;
 
     fn member() -> Member {
         let instance = Instance::builder("s", "h", 1).with_id("a").build().unwrap();
