@@ -1,17 +1,15 @@
-//! The contract, held against the embedded registry in paused time: as it is, behind nested
-//! pointers, and with outages in which nothing is refused and nothing answered.
+//! The contract, held against the embedded registry: as it is, behind nested pointers, with
+//! outages in which nothing is refused and nothing answered, and in real time on several threads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use plimsoll_backend_kit::Timings;
 use plimsoll_backend_memory::MemoryRegistry;
 use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
 use plimsoll_discovery_api::{Incarnation, InstanceId, Registry, Result, ServiceName};
 use tokio::time::{Instant, sleep};
-
-/// What outlasts this expires, as if there were leases.
-const LEASE: Duration = Duration::from_secs(10);
 
 /// How an outage looks from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,34 +22,55 @@ enum Outage {
 
 struct MemoryHarness {
     store: MemoryRegistry,
-    nested: bool,
+    timing: Timing,
     outage: Outage,
+    nested: bool,
     /// When the outage began, and which services there were.
     since: Mutex<Option<(Instant, Vec<ServiceName>)>>,
 }
 
 impl MemoryHarness {
     fn new() -> Self {
-        Self::build(false, Outage::Refusing)
+        Self::build(paused(), Outage::Refusing, |_| {})
     }
 
     fn nested() -> Self {
-        Self::build(true, Outage::Refusing)
+        Self {
+            nested: true,
+            ..Self::new()
+        }
     }
 
     fn silent() -> Self {
-        Self::build(false, Outage::Silent)
+        let timing = paused();
+        Self::build(timing, Outage::Silent, |timings| {
+            timings.lease = Some(timing.expiry);
+            // The store gives a sign of life every second.
+            timings.idle = Some(Duration::from_millis(1_500));
+            timings.call_timeout = Duration::from_secs(1);
+        })
     }
 
-    fn build(nested: bool, outage: Outage) -> Self {
-        let store = MemoryRegistry::builder()
-            .with_timings(|timings| {
-                // More than the pace of the store's signs of life.
-                timings.idle = Some(Duration::from_millis(1_500));
-                timings.call_timeout = Duration::from_secs(1);
-            })
-            .build();
-        Self { store, nested, outage, since: Mutex::new(None) }
+    fn real_time() -> Self {
+        let timing = real();
+        Self::build(timing, Outage::Refusing, |timings| {
+            timings.renew_interval = Duration::from_millis(300);
+            timings.deregister_timeout = Duration::from_secs(1);
+            timings.backoff.cap = Duration::from_millis(500);
+            timings.load.max_age = Duration::from_millis(500);
+            timings.hold_down.grace = timing.grace;
+        })
+    }
+
+    fn build(timing: Timing, outage: Outage, change: impl FnOnce(&mut Timings)) -> Self {
+        let store = MemoryRegistry::builder().with_timings(change).build();
+        Self {
+            store,
+            timing,
+            outage,
+            nested: false,
+            since: Mutex::new(None),
+        }
     }
 
     fn strike(&self) {
@@ -60,6 +79,29 @@ impl MemoryHarness {
             Outage::Silent => self.store.faults().hang(),
         }
     }
+}
+
+/// Time costs nothing, so the registry keeps its defaults, and races are run often.
+fn paused() -> Timing {
+    Timing::new(Duration::from_millis(500))
+        .with_detection(Duration::from_secs(3))
+        .with_expiry(Duration::from_secs(10))
+        .with_recovery(Duration::from_secs(8))
+        .with_removal(Duration::from_millis(4_100))
+        .with_grace(Duration::from_secs(30))
+        .with_rounds(1_000)
+}
+
+/// Ceilings for a busy machine; short where a case waits in full.
+fn real() -> Timing {
+    Timing::new(Duration::from_secs(3))
+        .with_quiet(Duration::from_millis(100))
+        .with_detection(Duration::from_secs(3))
+        .with_expiry(Duration::from_secs(1))
+        .with_recovery(Duration::from_secs(3))
+        .with_removal(Duration::from_secs(3))
+        .with_grace(Duration::from_secs(4))
+        .with_rounds(100)
 }
 
 #[async_trait]
@@ -74,13 +116,7 @@ impl Harness for MemoryHarness {
     }
 
     fn timing(&self) -> Timing {
-        Timing::new(Duration::from_millis(500))
-            .with_detection(Duration::from_secs(3))
-            .with_expiry(LEASE)
-            .with_recovery(Duration::from_secs(8))
-            .with_removal(Duration::from_millis(4_100))
-            .with_grace(Duration::from_secs(30))
-            .with_rounds(1_000)
+        self.timing
     }
 
     fn faults(&self) -> &dyn Faults {
@@ -102,14 +138,16 @@ impl Faults for MemoryHarness {
 
     async fn outage(&self) {
         let services = self.store.services().await.expect("the registry is up");
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), services));
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = Some((Instant::now(), services));
         self.strike();
     }
 
     async fn restore(&self) {
-        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (since, services) = since.expect("there is an outage");
-        if since.elapsed() >= LEASE {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, services) = since.take().expect("there is an outage");
+        // The store knows no leases: what outlasts one is ended here.
+        if began.elapsed() >= self.timing.expiry {
             for service in &services {
                 self.store.faults().expire_all(service);
             }
@@ -125,7 +163,8 @@ impl Faults for MemoryHarness {
     }
 
     async fn poison(&self, service: &ServiceName) {
-        self.store.faults().poison(service, "broken", "{\"not\": an instance");
+        let bytes = *b"{\"not\": an instance";
+        self.store.faults().poison(service, "broken", bytes);
     }
 
     async fn write_load(
@@ -135,7 +174,8 @@ impl Faults for MemoryHarness {
         incarnation: Incarnation,
         load: u64,
     ) -> Result<()> {
-        self.store.faults().write_load(service, id, incarnation, load)
+        let faults = self.store.faults();
+        faults.write_load(service, id, incarnation, load)
     }
 }
 
@@ -163,5 +203,14 @@ mod silent {
     plimsoll_discovery_api::conformance_tests! {
         #[tokio::test(start_paused = true)]
         async { MemoryHarness::silent() }
+    }
+}
+
+mod real_time {
+    use super::MemoryHarness;
+
+    plimsoll_discovery_api::conformance_tests! {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async { MemoryHarness::real_time() }
     }
 }

@@ -1,5 +1,7 @@
 //! Each fault that can be injected does what it says, and is survived.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::time::Duration;
 
 use plimsoll_backend_memory::MemoryRegistry;

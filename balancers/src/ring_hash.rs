@@ -1,0 +1,110 @@
+//! Hashing by a ring.
+
+use std::sync::Arc;
+
+use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
+
+use crate::eligible::eligible;
+use crate::hash;
+use crate::md5::md5;
+
+mod ring;
+
+use ring::Ring;
+
+/// Sends equal keys to one endpoint, by the ring of points that ketama lays out, as memcached
+/// clients in many languages do
+/// ([libketama](https://github.com/RJ/ketama/blob/master/libketama/ketama.c)).
+///
+/// Each endpoint has 160 points on a circle of 2^32, more or fewer by weight; a key belongs to the
+/// first point at or after it. When an endpoint leaves, only its keys move. With 160 points the
+/// share of an endpoint varies by about 8 % around its due (standard deviation).
+///
+/// A key is folded to 32 bits by exclusive or, which leaves one below 2^32 as it is, and must be
+/// well hashed already. A request without a key goes anywhere. Points come from the endpoints'
+/// ids, so an instance that moves to another address keeps its keys. To agree with other ketama
+/// clients, lay out by [authority](Self::with_authority) and hash keys with [`ketama_key`].
+///
+/// *Pick*: O(1) on average: one look-up in a guide to the ring, a step or two along it; writes
+/// nothing shared. *Rebuild*: 40 MD5 digests for each endpoint and a sort, about 15 ms for 1,000
+/// endpoints; 1.9 KB for each.
+///
+/// *Use it* to share a keyspace with other ketama clients, or where only the keys of the one that
+/// left may move. Else [`Maglev`](crate::Maglev) spreads keys more evenly and picks faster.
+#[derive(Clone, Debug, Default)]
+pub struct RingHash {
+    by_authority: bool,
+}
+
+impl RingHash {
+    /// With points laid out by the endpoints' ids.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            by_authority: false,
+        }
+    }
+
+    /// With points laid out by `host:port` if `by_authority`, as other ketama clients do, rather
+    /// than by id. Default: no, for an address says less of an instance's identity than its id.
+    #[must_use]
+    pub const fn with_authority(mut self, by_authority: bool) -> Self {
+        self.by_authority = by_authority;
+        self
+    }
+}
+
+/// A request's key as ketama hashes it: the first four bytes of its MD5 digest, the lowest first.
+#[must_use]
+pub fn ketama_key(key: &[u8]) -> u64 {
+    md5(key)[..4]
+        .iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+impl Balancer for RingHash {
+    fn name(&self) -> &'static str {
+        "ring_hash"
+    }
+
+    fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
+        let endpoints = eligible(endpoints)?;
+        let label = |endpoint: &Arc<Endpoint>| {
+            let instance = endpoint.instance();
+            let name = if self.by_authority {
+                instance.authority()
+            } else {
+                endpoint.id().to_string()
+            };
+            (name, instance.weight().get())
+        };
+        let labels: Vec<_> = endpoints.iter().map(label).collect();
+        Ok(Box::new(RingHashPicker {
+            ring: Ring::new(&labels),
+            endpoints,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct RingHashPicker {
+    endpoints: Endpoints,
+    ring: Ring,
+}
+
+impl Picker for RingHashPicker {
+    #[inline]
+    fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
+        if self.endpoints.len() < 2 {
+            return self.endpoints.first();
+        }
+        let key = hash::key(context);
+        #[expect(clippy::cast_possible_truncation, reason = "folded to the low half")]
+        let place = (key ^ key >> 32) as u32;
+        self.endpoints.get(self.ring.at(place))
+    }
+}
+
+#[cfg(test)]
+mod tests;
