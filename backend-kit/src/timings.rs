@@ -59,7 +59,9 @@ impl Default for Timings {
 /// Servers rarely die together; registries lose everything at once. A loss is held down if, within
 /// [`window`](Self::window), it takes the last member, or more than [`fraction`](Self::fraction)
 /// of at least [`min_members`](Self::min_members). What is held down stays as *suspect* until it
-/// registers again or [`grace`](Self::grace) has passed. Deregistration is never held down.
+/// registers again or [`grace`](Self::grace) has passed. So is whatever is missing from a registry
+/// that has begun a new history, having lost or exchanged its data. Deregistration is never held
+/// down.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HoldDown {
@@ -70,6 +72,9 @@ pub struct HoldDown {
     /// The smallest set for which the fraction counts; below it a single crash is already a large
     /// part. Default: 5.
     pub min_members: usize,
+    /// A loss that nobody announced is told only after this, so that a wave is seen whole before
+    /// any of it is believed. Default: 100 ms, little beside the lease that had to run out first.
+    pub settle: Duration,
     /// How long a suspect is kept. Default: 30 s, three leases: time for every server to notice
     /// and register again.
     pub grace: Duration,
@@ -81,6 +86,7 @@ impl Default for HoldDown {
             window: Duration::from_secs(10),
             fraction: 0.3,
             min_members: 5,
+            settle: Duration::from_millis(100),
             grace: Duration::from_secs(30),
         }
     }

@@ -119,8 +119,8 @@ impl MemoryRegistryBuilder {
         self
     }
 
-    /// The shortest time between two publications of a load. Default: 20 ms, as nothing here is
-    /// slower than that.
+    /// The shortest time between two publications of a load. Default: 100 ms: within a burst that
+    /// short, clients go by their own counts, which no server's report can keep up with.
     pub fn with_load_interval(mut self, interval: Duration) -> Self {
         self.timings.load.min_interval = interval;
         self.timings.load.settle = interval;
@@ -163,10 +163,10 @@ fn default_timings() -> Timings {
     timings.backoff.cap = Duration::from_secs(1);
     timings.coalesce = Duration::from_millis(5);
     timings.conflict_retry = Duration::from_millis(500);
-    timings.load.min_interval = Duration::from_millis(20);
+    timings.load.min_interval = Duration::from_millis(100);
     timings.load.absolute = 1;
     timings.load.relative = 0.0;
-    timings.load.settle = Duration::from_millis(20);
+    timings.load.settle = Duration::from_millis(100);
     timings
 }
 

@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_discovery_api::{
-    Balancer, Capacity, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
+    Balancer, Capacity, Endpoint, Endpoints, Error, LoadReport, PickContext, Picker, Result, Rng,
+    Timestamp, Unreported,
 };
 
 use crate::contest::{self, Candidate, Contest};
 use crate::eligible::{eligible, weights};
-use crate::sample::{self, Sampler};
+use crate::sample::{self, MAX_CHOICES, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to their shares, and picks the
 /// least loaded of them, relative to its share; among equals, the one drawn first. The share of an
 /// endpoint is its weight times the capacity it states; if only some state one, the others are
 /// taken to have the mean of the stated ones.
 ///
-/// An endpoint's load is what it last published, plus the requests that this client has started
-/// there since the report and that the report cannot include. An endpoint that has published
-/// nothing yet counts as loaded like the mean of the other candidates, plus this client's own
-/// requests: it gets a fair share rather than everything.
+/// An endpoint's load is what it published, plus what has begun since. Of that this client sees
+/// only its own requests, and takes all clients to do as it does: with 5 of an endpoint's 100
+/// requests, each further one of its own stands for 20 (the idea of C3's concurrency compensation:
+/// [Suresh et al. 2015](https://www.usenix.org/conference/nsdi15/technical-sessions/presentation/suresh)).
+/// A report younger than `interval` is not used yet, but the one before it: in a burst the latest
+/// reports show some endpoints before it and others after it, and what looks like a difference of
+/// load is one of time. An endpoint that has published nothing yet counts as loaded like the mean
+/// of the other candidates: it gets a fair share rather than everything.
 ///
 /// **Why not simply the least loaded of all?** Every client sees the same reports for as long as
 /// the publish interval, and all would send everything to the same endpoint. Among a few drawn at
@@ -46,12 +51,16 @@ use crate::sample::{self, Sampler};
 #[derive(Clone, Debug)]
 pub struct LeastLoad {
     choices: usize,
+    interval: Duration,
     trust: Duration,
     half_life: Duration,
 }
 
 /// Two: nearly all the gain, and the least herding on figures that all clients share.
 const DEFAULT_CHOICES: usize = 2;
+
+/// The shortest time between two publications of a server over most registries.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The age at which servers repeat an unchanged load by default: a younger report is not old.
 const DEFAULT_TRUST: Duration = Duration::from_secs(60);
@@ -60,11 +69,12 @@ const DEFAULT_TRUST: Duration = Duration::from_secs(60);
 const DEFAULT_HALF_LIFE: Duration = Duration::from_secs(30);
 
 impl LeastLoad {
-    /// With two choices, trust of 60 s and a half-life of 30 s.
+    /// With two choices, an interval of 2 s, trust of 60 s and a half-life of 30 s.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             choices: DEFAULT_CHOICES,
+            interval: DEFAULT_INTERVAL,
             trust: DEFAULT_TRUST,
             half_life: DEFAULT_HALF_LIFE,
         }
@@ -80,6 +90,14 @@ impl LeastLoad {
     pub fn with_choices(mut self, choices: usize) -> Result<Self> {
         self.choices = sample::choices(choices)?;
         Ok(self)
+    }
+
+    /// With the shortest time between two publications of a server; any. Default: 2 s, as over
+    /// most registries; `Capabilities::load_interval` tells.
+    #[must_use]
+    pub const fn with_interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
     }
 
     /// With reports believed fully up to this age; any. Default: 60 s, at which servers repeat an
@@ -159,43 +177,8 @@ impl Picker for LeastLoadPicker {
             return self.endpoints.first();
         }
         let drawn = self.sampler.several(context.rng(), self.policy.choices);
-        let known = self.known(drawn.as_slice());
-        let disbelieving = known.disbelieving.winner();
-        let believing = if known.silent == 0 {
-            known.believing.winner()
-        } else {
-            self.with_silent(drawn.as_slice(), known.mean()).winner()
-        };
-        let winner = if believing == disbelieving || self.believes(known.oldest, context) {
-            believing
-        } else {
-            disbelieving
-        };
+        let winner = self.known(drawn.as_slice()).winner(&self.policy, context);
         self.endpoints.get(drawn.as_slice()[winner])
-    }
-}
-
-/// What is known of the candidates of one pick.
-struct Known {
-    /// By what they published and this client's requests since, those that are silent left out.
-    believing: Contest,
-    /// By this client's requests alone.
-    disbelieving: Contest,
-    /// How many have published nothing yet.
-    silent: u32,
-    /// How many have, and how full these are in sum.
-    published: u32,
-    fullness: f64,
-    oldest: Option<Timestamp>,
-}
-
-impl Known {
-    fn mean(&self) -> f64 {
-        if self.published == 0 {
-            0.0
-        } else {
-            self.fullness / f64::from(self.published)
-        }
     }
 }
 
@@ -203,67 +186,112 @@ impl LeastLoadPicker {
     #[inline]
     fn known(&self, drawn: &[usize]) -> Known {
         let mut known = Known {
-            believing: Contest::new(),
-            disbelieving: Contest::new(),
-            silent: 0,
-            published: 0,
-            fullness: 0.0,
-            oldest: None,
+            len: drawn.len(),
+            ..Known::default()
         };
-        for &index in drawn {
+        let (mut published, mut own, mut fullness, mut count) = (0.0, 0.0, 0.0, 0.0);
+        for (view, &index) in known.views.iter_mut().zip(drawn) {
             let (endpoint, per_request) = (&self.endpoints[index], self.per_request[index]);
-            let own = f64::from(endpoint.in_flight());
-            known.disbelieving.enter(Candidate {
-                load: own,
+            *view = View {
                 per_request,
-            });
-            let Some(report) = endpoint.published_load() else {
-                known.silent += 1;
-                continue;
+                own: endpoint.in_flight(),
+                unreported: endpoint.unreported(),
+                report: endpoint.published_load(),
             };
-            let published = report.load as f64;
-            let load = published + f64::from(endpoint.in_flight_since_report());
-            known.believing.enter(Candidate { load, per_request });
-            known.published += 1;
-            known.fullness += published * per_request;
-            known.oldest = Some(
-                known
-                    .oldest
-                    .map_or(report.received, |oldest| oldest.min(report.received)),
-            );
+            if let Some(report) = view.report {
+                published += report.load as f64;
+                own += f64::from(view.own);
+                fullness += report.load as f64 * per_request;
+                count += 1.0;
+                let oldest = known.oldest.unwrap_or(report.received);
+                known.oldest = Some(oldest.min(report.received));
+            }
         }
+        known.everybody = (published / f64::max(own, 1.0)).max(1.0);
+        known.mean = fullness / f64::max(count, 1.0);
         known
     }
+}
 
-    /// The contest of those that believe, with candidates among them that have published nothing
-    /// and count as full as `mean`.
-    #[cold]
-    fn with_silent(&self, drawn: &[usize], mean: f64) -> Contest {
-        let mut contest = Contest::new();
-        for &index in drawn {
-            let (endpoint, per_request) = (&self.endpoints[index], self.per_request[index]);
-            let published = endpoint
-                .published_load()
-                .map_or(mean / per_request, |report| report.load as f64);
-            let load = published + f64::from(endpoint.in_flight_since_report());
-            contest.enter(Candidate { load, per_request });
+/// What is known of the candidates of one pick.
+#[derive(Default)]
+struct Known {
+    /// In the order they were drawn.
+    views: [View; MAX_CHOICES],
+    len: usize,
+    /// For each request of this client, how many all clients have there.
+    everybody: f64,
+    /// How full those are that published, on average.
+    mean: f64,
+    oldest: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct View {
+    per_request: f64,
+    own: u32,
+    unreported: Unreported,
+    report: Option<LoadReport>,
+}
+
+impl Known {
+    /// The place of the winner. The clock is not read where every way of looking agrees.
+    #[inline]
+    fn winner(&self, policy: &LeastLoad, context: &mut PickContext<'_>) -> usize {
+        let own = self.contest(|view| f64::from(view.own));
+        let Some(oldest) = self.oldest else {
+            return own;
+        };
+        let last = self.by_reports(|_| false);
+        if last == own && last == self.by_reports(|_| true) {
+            return last;
         }
-        contest
+        let now = context.now();
+        if !policy.believes(now.since(oldest), context.rng()) {
+            return own;
+        }
+        self.by_reports(|report| now.since(report.received) < policy.interval)
     }
 
-    /// Draws whether a pick trusts reports of which the oldest was received at `oldest`.
+    /// The winner by what servers published, taking the report before where `is_young` says so,
+    /// and what has begun since.
     #[inline]
-    fn believes(&self, oldest: Option<Timestamp>, context: &mut PickContext<'_>) -> bool {
-        let Some(oldest) = oldest else { return false };
-        let late = context
-            .now()
-            .since(oldest)
-            .saturating_sub(self.policy.trust);
+    fn by_reports(&self, is_young: impl Fn(&LoadReport) -> bool) -> usize {
+        self.contest(|view| {
+            let (load, since) = match view.report {
+                Some(report) if is_young(&report) => {
+                    (report.before as f64, view.unreported.since_before)
+                }
+                Some(report) => (report.load as f64, view.unreported.since_last),
+                None => (self.mean / view.per_request, view.unreported.since_last),
+            };
+            load + f64::from(since) * self.everybody
+        })
+    }
+
+    #[inline]
+    fn contest(&self, load: impl Fn(&View) -> f64) -> usize {
+        let mut contest = Contest::new();
+        for view in &self.views[..self.len] {
+            contest.enter(Candidate {
+                load: load(view),
+                per_request: view.per_request,
+            });
+        }
+        contest.winner()
+    }
+}
+
+impl LeastLoad {
+    /// Draws whether a pick believes reports of which the oldest is so old.
+    #[inline]
+    fn believes(&self, age: Duration, rng: &mut Rng) -> bool {
+        let late = age.saturating_sub(self.trust);
         if late.is_zero() {
             return true;
         }
-        let half_lives = late.as_secs_f64() / self.policy.half_life.as_secs_f64();
-        context.rng().next_f64() < (-half_lives).exp2()
+        let half_lives = late.as_secs_f64() / self.half_life.as_secs_f64();
+        rng.next_f64() < (-half_lives).exp2()
     }
 }
 

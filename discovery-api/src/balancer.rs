@@ -70,6 +70,12 @@ impl<'a> PickContext<'a> {
         self
     }
 
+    /// The same once more, so that it can be given another key for a pick within a pick.
+    #[inline]
+    pub fn reborrow(&mut self) -> PickContext<'_> {
+        PickContext { rng: self.rng, clock: self.clock, key: self.key }
+    }
+
     /// The source of randomness.
     #[inline]
     pub fn rng(&mut self) -> &mut Rng {

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use self::ejection::Ejection;
 use self::peak::Peak;
+use self::tenure::Tenure;
 use crate::{
     Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing, Timestamp,
 };
 
+mod ejection;
 mod peak;
+mod tenure;
 
 /// What active checks found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,6 +41,17 @@ pub enum Outcome {
     Failure,
     /// The client lost interest: neither for nor against the endpoint.
     Cancelled,
+}
+
+/// A client's requests that an endpoint's published load cannot include: those it has under way
+/// there and started after a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unreported {
+    /// After the last report.
+    pub since_last: u32,
+    /// After the report before that.
+    pub since_before: u32,
 }
 
 /// What every pick writes, alone on its cache lines: 128 bytes, because x86 prefetches lines in
@@ -70,6 +85,10 @@ pub struct Endpoint {
     /// The report that `own_at_report` belongs to, as `Timestamp` nanoseconds plus one.
     seen_report: AtomicU64,
     own_at_report: AtomicU32,
+    /// The same for the report before.
+    own_at_report_before: AtomicU32,
+    ejection: Ejection,
+    tenure: Tenure,
 }
 
 impl Endpoint {
@@ -86,6 +105,9 @@ impl Endpoint {
             suspect: AtomicBool::new(!member.standing().is_registered()),
             seen_report: AtomicU64::new(0),
             own_at_report: AtomicU32::new(0),
+            own_at_report_before: AtomicU32::new(0),
+            ejection: Ejection::default(),
+            tenure: Tenure::default(),
         }
     }
 
@@ -139,22 +161,30 @@ impl Endpoint {
         self.hot.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Requests under way there that the last published load cannot include: those this client
-    /// started since it received the report.
+    /// Requests under way there that published loads cannot include.
     ///
     /// The first call after a report takes the mark, so the answer is exact to within the
     /// requests started between the report and that call.
     #[inline]
     #[must_use]
-    pub fn in_flight_since_report(&self) -> u32 {
+    pub fn unreported(&self) -> Unreported {
         let own = self.in_flight();
-        let stamp = self.load.report().map_or(0, |report| report.received.as_nanos() + 1);
-        if self.seen_report.load(Ordering::Relaxed) != stamp {
+        let Some(report) = self.load.report() else {
+            return Unreported { since_last: own, since_before: own };
+        };
+        let stamp = report.received.as_nanos().saturating_add(1);
+        let seen = self.seen_report.load(Ordering::Relaxed);
+        if seen != stamp {
+            let before = if seen == 0 { own } else { self.own_at_report.load(Ordering::Relaxed) };
+            self.own_at_report_before.store(before, Ordering::Relaxed);
             self.own_at_report.store(own, Ordering::Relaxed);
             self.seen_report.store(stamp, Ordering::Relaxed);
-            return if stamp == 0 { own } else { 0 };
         }
-        if stamp == 0 { own } else { own.saturating_sub(self.own_at_report.load(Ordering::Relaxed)) }
+        let since = |mark: &AtomicU32| own.saturating_sub(mark.load(Ordering::Relaxed));
+        Unreported {
+            since_last: since(&self.own_at_report),
+            since_before: since(&self.own_at_report_before),
+        }
     }
 
     /// The mean latency of this client's requests there, smoothed with a factor of 1/8 as
@@ -197,7 +227,7 @@ impl Endpoint {
         self.hot.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Failures since the last success.
+    /// Failures since the last success, or since it was last [readmitted](Self::readmit).
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
         self.hot.consecutive_failures.load(Ordering::Relaxed)
@@ -387,13 +417,19 @@ mod tests {
         let member = member();
         let endpoint = Endpoint::new(&member);
         let first = Pick::new(&endpoint);
-        assert_eq!(endpoint.in_flight_since_report(), 1);
+        let unreported = |last, before| {
+            let expected = Unreported { since_last: last, since_before: before };
+            assert_eq!(endpoint.unreported(), expected);
+        };
+        unreported(1, 1);
         member.load().store(1, Timestamp::from_nanos(10));
-        assert_eq!(endpoint.in_flight_since_report(), 0);
+        unreported(0, 0);
         let second = Pick::new(&endpoint);
-        assert_eq!(endpoint.in_flight_since_report(), 1);
+        unreported(1, 1);
+        member.load().store(2, Timestamp::from_nanos(20));
+        unreported(0, 1);
         drop((first, second));
-        assert_eq!(endpoint.in_flight_since_report(), 0);
+        unreported(0, 0);
     }
 
     #[test]

@@ -107,6 +107,8 @@ impl Standing {
 #[derive(Debug, Default)]
 pub struct PublishedLoad {
     value: AtomicU64,
+    /// The value before it.
+    before: AtomicU64,
     /// Nanoseconds of a [`Timestamp`], plus one; 0 before the first report.
     received: AtomicU64,
 }
@@ -117,6 +119,8 @@ pub struct PublishedLoad {
 pub struct LoadReport {
     /// The load, in the server's unit (by default open connections).
     pub load: u64,
+    /// The load reported before that; the same as `load` in the first report.
+    pub before: u64,
     /// When it was received here.
     pub received: Timestamp,
 }
@@ -125,12 +129,18 @@ impl PublishedLoad {
     /// Nothing published yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { value: AtomicU64::new(0), received: AtomicU64::new(0) }
+        Self {
+            value: AtomicU64::new(0),
+            before: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
     }
 
     /// For backends: takes in a report received at `received`.
     pub fn store(&self, load: u64, received: Timestamp) {
-        self.value.store(load, Ordering::Relaxed);
+        let is_first = self.received.load(Ordering::Relaxed) == 0;
+        let before = self.value.swap(load, Ordering::Relaxed);
+        self.before.store(if is_first { load } else { before }, Ordering::Relaxed);
         let stamp = received.as_nanos().saturating_add(1);
         self.received.store(stamp, Ordering::Release);
     }
@@ -142,8 +152,11 @@ impl PublishedLoad {
     #[must_use]
     pub fn report(&self) -> Option<LoadReport> {
         let stamp = self.received.load(Ordering::Acquire).checked_sub(1)?;
-        let load = self.value.load(Ordering::Relaxed);
-        Some(LoadReport { load, received: Timestamp::from_nanos(stamp) })
+        Some(LoadReport {
+            load: self.value.load(Ordering::Relaxed),
+            before: self.before.load(Ordering::Relaxed),
+            received: Timestamp::from_nanos(stamp),
+        })
     }
 
     /// The load last reported; `None` before the first report.
@@ -349,7 +362,10 @@ mod tests {
         assert_eq!(load.get(), None);
         load.store(0, Timestamp::ZERO);
         let report = load.report().unwrap();
-        assert_eq!((report.load, report.received), (0, Timestamp::ZERO));
+        assert_eq!((report.load, report.before, report.received), (0, 0, Timestamp::ZERO));
+        load.store(7, Timestamp::from_nanos(3));
+        let report = load.report().unwrap();
+        assert_eq!((report.load, report.before), (7, 0));
     }
 
     #[test]

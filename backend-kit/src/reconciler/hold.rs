@@ -170,7 +170,7 @@ impl<'a, D: Driver> Holding<'a, D> {
                 self.start_lifecycle(Some(desired));
             }
         }
-        if self.publishing.is_none() && self.publish_at().is_some_and(|at| at <= now) {
+        if self.publishing.is_none() && self.publish_at(now).is_some_and(|at| at <= now) {
             self.start_publishing();
         }
     }
@@ -324,12 +324,12 @@ impl<'a, D: Driver> Holding<'a, D> {
     }
 
     /// When the load is to be published next; `None` while that would not be sound.
-    fn publish_at(&self) -> Option<Instant> {
+    fn publish_at(&self, now: Instant) -> Option<Instant> {
         if !self.is_sound() {
             return None;
         }
         if !self.waiters.is_empty() {
-            return Some(Instant::now());
+            return Some(now);
         }
         Some(
             self.throttle
@@ -342,12 +342,16 @@ impl<'a, D: Driver> Holding<'a, D> {
     /// minimum interval anyway, thousands of changes need not wake the actor once.
     fn listens_to_load(&self) -> bool {
         let soonest = self.throttle.earliest().max(self.publish_not_before);
-        self.publishing.is_none() && self.publish_at().is_some_and(|at| at > soonest)
+        self.publishing.is_none()
+            && self
+                .publish_at(Instant::now())
+                .is_some_and(|at| at > soonest)
     }
 
     fn next_wake(&self) -> Instant {
         const FAR: Duration = Duration::from_secs(3600);
-        let mut wake = Instant::now() + FAR;
+        let now = Instant::now();
+        let mut wake = now + FAR;
         if self.lifecycle.is_none() {
             wake = wake.min(self.renew_at);
             if self.wants_update() {
@@ -355,7 +359,7 @@ impl<'a, D: Driver> Holding<'a, D> {
             }
         }
         if self.publishing.is_none()
-            && let Some(at) = self.publish_at()
+            && let Some(at) = self.publish_at(now)
         {
             wake = wake.min(at);
         }

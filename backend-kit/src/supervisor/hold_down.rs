@@ -12,10 +12,18 @@ use crate::HoldDown;
 #[derive(Debug)]
 pub(super) struct Losses {
     policy: HoldDown,
-    /// Lost within the window, believed so far.
-    recent: BTreeMap<InstanceId, (Instant, Member)>,
+    /// Lost within the window.
+    recent: BTreeMap<InstanceId, Loss>,
     /// Held down: the members, and until when.
     suspects: BTreeMap<InstanceId, (Instant, Member)>,
+}
+
+#[derive(Debug)]
+struct Loss {
+    member: Member,
+    at: Instant,
+    /// Whether it has been told. Until then the member is shown as if nothing had happened.
+    believed: bool,
 }
 
 impl Losses {
@@ -27,50 +35,68 @@ impl Losses {
         }
     }
 
-    /// Members held down, in the order of their ids.
-    pub(super) fn suspects(&self) -> impl Iterator<Item = &Member> {
-        self.suspects.values().map(|(_, member)| member)
+    /// Members that are lost and shown all the same.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Member> {
+        let unsettled = self.recent.values().filter(|loss| !loss.believed);
+        let suspects = self.suspects.values().map(|(_, member)| member);
+        unsettled.map(|loss| &loss.member).chain(suspects)
     }
 
     /// Takes in a loss that nobody announced.
-    pub(super) fn lost(&mut self, member: Member, now: Instant) {
-        self.recent.insert(member.id().clone(), (now, member));
+    pub(super) fn lost(&mut self, member: Member, at: Instant) {
+        let loss = Loss {
+            at,
+            believed: false,
+            member,
+        };
+        self.recent.insert(loss.member.id().clone(), loss);
+    }
+
+    /// Takes in a loss that is not to be believed.
+    pub(super) fn hold(&mut self, member: Member, now: Instant) {
+        let since = Timestamp::from(now.into_std());
+        let member = member.with_standing(Standing::Suspect { since });
+        let until = now + self.policy.grace;
+        self.suspects.insert(member.id().clone(), (until, member));
     }
 
     /// The instance is there, or has said that it goes: nothing is left to suspect. Returns what
-    /// it was when it was lost.
-    pub(super) fn resolve(&mut self, id: &str) -> Option<Member> {
+    /// it was when it was lost, and whether it is still shown.
+    pub(super) fn resolve(&mut self, id: &str) -> Option<(Member, bool)> {
         let recent = self.recent.remove(id);
-        self.suspects
-            .remove(id)
-            .or(recent)
-            .map(|(_, member)| member)
+        let suspect = self.suspects.remove(id).map(|(_, member)| (member, true));
+        suspect.or(recent.map(|loss| (loss.member, !loss.believed)))
     }
 
-    /// Judges the recent losses, of a set of which `remaining` are left. Returns whether the
-    /// suspects changed.
+    /// Judges the losses that have settled, of a set of which `remaining` are left. Returns
+    /// whether that changes what is shown.
     pub(super) fn judge(&mut self, remaining: usize, now: Instant) -> bool {
-        let window = self.policy.window;
+        let HoldDown {
+            window,
+            settle,
+            fraction,
+            min_members,
+            ..
+        } = self.policy;
         self.recent
-            .retain(|_, (at, _)| now.duration_since(*at) <= window);
+            .retain(|_, loss| !loss.believed || now.duration_since(loss.at) <= window);
+        let settled = |loss: &Loss| !loss.believed && loss.at + settle <= now;
+        if !self.recent.values().any(settled) {
+            return false;
+        }
         // Those held down earlier in the same wave count with it.
         let lost = self.recent.len() + self.suspects.len();
         let before = remaining + lost;
         #[expect(clippy::cast_precision_loss, reason = "a fraction of a member count")]
-        let in_mass =
-            before >= self.policy.min_members && lost as f64 > before as f64 * self.policy.fraction;
-        if self.recent.is_empty() || !(in_mass || remaining == 0) {
-            return false;
-        }
-        let since = Timestamp::from(now.into_std());
-        let until = now + self.policy.grace;
-        for (id, (_, member)) in std::mem::take(&mut self.recent) {
-            tracing::warn!(
-                service = %member.instance().service(), instance = %id,
-                "lost together with {lost} of {before}; held down as suspect"
-            );
-            let member = member.with_standing(Standing::Suspect { since });
-            self.suspects.insert(id, (until, member));
+        let in_mass = before >= min_members && lost as f64 > before as f64 * fraction;
+        if in_mass || remaining == 0 {
+            tracing::warn!(lost, before, "lost together; held down as suspect");
+            for (_, loss) in std::mem::take(&mut self.recent) {
+                self.hold(loss.member, now);
+            }
+        } else {
+            let settled = self.recent.values_mut().filter(|loss| settled(loss));
+            settled.for_each(|loss| loss.believed = true);
         }
         true
     }
@@ -88,9 +114,13 @@ impl Losses {
         }
     }
 
-    /// When the next suspect is to be dropped.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.suspects.values().map(|(until, _)| *until).min()
+    /// When the next loss is to be judged or the next suspect dropped.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let unsettled = self.recent.values().filter(|loss| !loss.believed);
+        let settling = unsettled.map(|loss| loss.at + self.policy.settle);
+        settling
+            .chain(self.suspects.values().map(|(until, _)| *until))
+            .min()
     }
 
     /// Drops the suspects whose time is up. Returns whether there were any.
@@ -117,56 +147,75 @@ mod tests {
         Member::new(Arc::new(instance), Incarnation::random(), Arc::default())
     }
 
-    /// Loses `lost` of `members` at once; how many become suspect?
-    fn suspects(members: usize, lost: usize) -> usize {
+    /// Loses `lost` of `members`, so far apart; how many are suspect in the end, and how many
+    /// were shown at the least on the way?
+    fn suspects(members: usize, lost: usize, apart: Duration) -> (usize, usize) {
         let mut losses = Losses::new(HoldDown::default());
-        let now = Instant::now();
-        (0..lost).for_each(|id| losses.lost(member(id), now));
-        losses.judge(members - lost, now);
-        losses.suspects().count()
+        let (mut now, mut least) = (Instant::now(), members);
+        let settle = losses.policy.settle;
+        for id in 0..lost {
+            losses.lost(member(id), now);
+            losses.judge(members - id - 1, now);
+            now += apart;
+            if apart > settle {
+                losses.judge(members - id - 1, now);
+            }
+            least = least.min(members - id - 1 + losses.shown().count());
+        }
+        losses.judge(members - lost, now + settle);
+        least = least.min(members - lost + losses.shown().count());
+        let suspect = losses
+            .shown()
+            .filter(|member| !member.standing().is_registered());
+        (suspect.count(), least)
     }
 
     #[test]
     fn a_crash_or_two_is_believed_a_mass_loss_is_not() {
-        assert_eq!(suspects(5, 1), 0);
-        assert_eq!(suspects(10, 3), 0);
-        assert_eq!(suspects(10, 4), 4);
-        assert_eq!(suspects(5, 2), 2);
-        assert_eq!(
-            suspects(4, 3),
-            0,
-            "below the minimum a fraction says nothing"
-        );
+        let at_once = Duration::ZERO;
+        assert_eq!(suspects(5, 1, at_once), (0, 4));
+        assert_eq!(suspects(10, 3, at_once), (0, 7));
+        assert_eq!(suspects(10, 4, at_once), (4, 10));
+        assert_eq!(suspects(5, 2, at_once), (2, 5));
+        let few = "below the minimum a fraction says nothing";
+        assert_eq!(suspects(4, 3, at_once), (0, 1), "{few}");
     }
 
     #[test]
     fn losing_the_last_member_is_never_believed_at_once() {
         for members in 1..=6 {
-            assert_eq!(suspects(members, members), members);
+            assert_eq!(
+                suspects(members, members, Duration::ZERO),
+                (members, members)
+            );
         }
     }
 
     #[test]
-    fn a_wave_that_comes_one_by_one_is_held_down_with_its_first_victims() {
-        let mut losses = Losses::new(HoldDown::default());
-        let now = Instant::now();
-        for id in 0..10 {
-            losses.lost(member(id), now + Duration::from_millis(100 * id as u64));
-            losses.judge(9 - id, now + Duration::from_millis(100 * id as u64));
-        }
-        assert_eq!(losses.suspects().count(), 10);
+    fn a_wave_within_the_settling_time_shows_no_gap() {
+        assert_eq!(suspects(10, 6, Duration::from_millis(2)), (6, 10));
+    }
+
+    #[test]
+    fn a_slow_wave_is_held_down_with_its_first_victims() {
+        assert_eq!(suspects(10, 10, Duration::from_millis(500)), (10, 7));
     }
 
     #[test]
     fn losses_far_apart_are_not_a_wave() {
+        let (suspect, least) = suspects(10, 9, Duration::from_secs(11));
+        assert_eq!((suspect, least), (0, 1));
+    }
+
+    #[test]
+    fn a_member_that_returns_before_it_is_missed_was_never_gone() {
         let mut losses = Losses::new(HoldDown::default());
-        let start = Instant::now();
-        for id in 0..9 {
-            let now = start + Duration::from_secs(11 * id as u64);
-            losses.lost(member(id), now);
-            losses.judge(9 - id, now);
-        }
-        assert_eq!(losses.suspects().count(), 0);
+        let now = Instant::now();
+        losses.lost(member(1), now);
+        let (_, shown) = losses.resolve("001").unwrap();
+        assert!(shown);
+        assert!(!losses.judge(0, now + losses.policy.settle));
+        assert_eq!(losses.next_deadline(), None);
     }
 
     #[test]
@@ -174,14 +223,13 @@ mod tests {
         let policy = HoldDown::default();
         let mut losses = Losses::new(policy);
         let now = Instant::now();
-        losses.lost(member(1), now);
-        losses.judge(0, now);
+        losses.hold(member(1), now);
         let later = now + policy.grace;
-        assert_eq!(losses.next_expiry(), Some(later));
+        assert_eq!(losses.next_deadline(), Some(later));
         losses.returned_after(policy.grace / 2, later);
-        assert_eq!(losses.next_expiry(), Some(later));
+        assert_eq!(losses.next_deadline(), Some(later));
         losses.returned_after(policy.grace, later);
         assert!(!losses.expire(later) && losses.expire(later + policy.grace));
-        assert_eq!(losses.suspects().count(), 0);
+        assert_eq!(losses.shown().count(), 0);
     }
 }

@@ -56,7 +56,12 @@ impl Table {
             gone.remove(entry.instance.id());
             changed |= self.put(entry, now);
         }
+        let new_history = listing.revision.epoch() != self.revision.epoch();
         for id in gone {
+            if new_history && let Some(member) = self.members.remove(&id) {
+                self.losses.hold(member, now);
+                changed = true;
+            }
             changed |= self.remove(id.as_str(), Departure::Unannounced, now);
         }
         let known = std::mem::take(&mut self.skipped);
@@ -121,7 +126,7 @@ impl Table {
     fn put(&mut self, entry: Entry, now: Instant) -> bool {
         let id = entry.instance.id().clone();
         self.skipped.remove(id.as_str());
-        let was_lost = self.losses.resolve(id.as_str());
+        let (was_lost, shown) = self.losses.resolve(id.as_str()).unzip();
         let known = self.members.get(&id).or(was_lost.as_ref());
         let same_life = known.filter(|known| known.incarnation() == entry.incarnation);
         // One cell per life, shared by every snapshot and every client.
@@ -140,8 +145,11 @@ impl Table {
         let member =
             Member::new(instance, entry.incarnation, cell).with_registered_at(entry.registered_at);
         let before = self.members.insert(id, member.clone());
+        let before = before.or(was_lost.filter(|_| shown == Some(true)));
         !before.is_some_and(|before| before.is_same(&member))
     }
+
+    /// Returns whether what is shown changed: a loss that nobody announced is judged later.
 
     fn remove(&mut self, key: &str, departure: Departure, now: Instant) -> bool {
         let member = self.members.remove(key);
@@ -150,13 +158,12 @@ impl Table {
             // Whoever was draining has announced that it goes.
             Some(member) if departure == Departure::Unannounced && !leaves(&member) => {
                 self.losses.lost(member, now);
-                true
+                false
             }
             Some(_) => true,
-            None if departure == Departure::Graceful => self
-                .losses
-                .resolve(key)
-                .is_some_and(|was| !was.standing().is_registered()),
+            None if departure == Departure::Graceful => {
+                self.losses.resolve(key).is_some_and(|(_, shown)| shown)
+            }
             None => false,
         }
     }
@@ -173,18 +180,18 @@ impl Table {
         is_new
     }
 
-    /// When the next suspect is to be dropped.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.losses.next_expiry()
+    /// When the next loss is to be judged or the next suspect dropped.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.losses.next_deadline()
     }
 
-    /// Drops the suspects whose time is up. Returns whether there were any.
-    pub(super) fn expire(&mut self, now: Instant) -> bool {
-        self.losses.expire(now)
+    /// Does what is due at a deadline. Returns whether that changes the members.
+    pub(super) fn meet_deadline(&mut self, now: Instant) -> bool {
+        self.judge(now) | self.losses.expire(now)
     }
 
     pub(super) fn snapshot(&self, freshness: Freshness) -> Snapshot {
-        let members = self.losses.suspects().chain(self.members.values()).cloned();
+        let members = self.losses.shown().chain(self.members.values()).cloned();
         Snapshot::new(self.service.clone(), members, self.revision)
             .with_freshness(freshness)
             .with_skipped(self.skipped.len())

@@ -100,14 +100,14 @@ impl<D: Driver> Task<D> {
         let mut to_show: Option<Instant> = None;
         loop {
             let idle = self.timings.idle.map(|idle| self.heard + idle);
-            let expiry = self.table.next_expiry();
+            let deadline = self.table.next_deadline();
             tokio::select! {
                 biased;
                 () = until(to_show) => {
                     to_show = None;
                     self.show(Freshness::Live);
                 }
-                () = until(expiry) => if self.table.expire(Instant::now()) {
+                () = until(deadline) => if self.table.meet_deadline(Instant::now()) {
                     to_show = to_show.or_else(|| Some(Instant::now()));
                 },
                 update = next(updates.as_mut(), idle) => {

@@ -27,23 +27,60 @@ fn the_less_loaded_of_two_is_picked() {
     assert_eq!(bench.tally(100), [0, 100]);
 }
 
+/// Longer than the interval within which a report counts as young.
+const SETTLED: Duration = Duration::from_secs(3);
+
 #[test]
-fn requests_since_the_report_are_added_to_it() {
+fn own_requests_since_the_report_stand_for_everybodys() {
     let two = servers(2);
     let mut bench = bench(&two);
-    publish(&two, &[10, 13], &bench.clock);
-    let under_way: Vec<_> = (0..4).map(|_| bench.begin()).collect();
-    let counts = || {
-        two.iter()
-            .map(|s| s.endpoint.in_flight())
-            .collect::<Vec<_>>()
+    let on = |index: usize, count| -> Vec<_> {
+        (0..count)
+            .map(|_| Pick::new(Arc::clone(&two[index].endpoint)))
+            .collect()
     };
-    assert!(counts() == [4, 0] || counts() == [3, 1], "{:?}", counts());
-    // A new report includes them: they no longer count twice.
-    bench.advance(Duration::from_secs(1));
-    publish(&two, &[14, 15], &bench.clock);
-    assert_eq!(bench.index(), 0);
-    drop(under_way);
+    // This client has 10 of the 210 requests there are.
+    let _old = (on(0, 5), on(1, 5));
+    publish(&two, &[100, 110], &bench.clock);
+    bench.advance(SETTLED);
+    assert_eq!(bench.tally(100), [100, 0]);
+    // One more is taken for 19, at most, and 119 is more than 110.
+    let new = on(0, 1);
+    assert_eq!(bench.tally(100), [0, 100]);
+    // The next report includes it, and all the others that were not begun.
+    publish(&two, &[101, 110], &bench.clock);
+    bench.advance(SETTLED);
+    assert_eq!(bench.tally(100), [100, 0]);
+    drop(new);
+}
+
+#[test]
+fn requests_that_a_report_includes_are_not_counted_again() {
+    let two = servers(2);
+    let mut bench = bench(&two);
+    publish(&two, &[0, 0], &bench.clock);
+    bench.advance(SETTLED);
+    let _own: Vec<_> = (0..4).map(|_| Pick::new(&*two[0].endpoint)).collect();
+    publish(&two, &[4, 4], &bench.clock);
+    bench.advance(SETTLED);
+    assert_uniform(&bench.tally(10_000));
+}
+
+#[test]
+fn a_young_report_is_not_compared_with_what_others_said_before() {
+    let two = servers(2);
+    let mut bench = bench(&two);
+    publish(&two, &[50, 50], &bench.clock);
+    bench.advance(SETTLED);
+    // A burst has begun, and only one of the two has told of it yet.
+    publish(&two[..1], &[90], &bench.clock);
+    assert_uniform(&bench.tally(10_000));
+    bench.advance(Duration::from_secs(2));
+    assert_eq!(
+        bench.tally(100),
+        [0, 100],
+        "the other would have told by now"
+    );
 }
 
 #[test]
@@ -57,6 +94,7 @@ fn loads_are_relative_to_capacity() {
     assert_eq!(bench.tally(100), [0, 100], "60 % and 50 %");
     bench.advance(Duration::from_secs(1));
     publish(&two, &[6, 70], &bench.clock);
+    bench.advance(SETTLED);
     assert_eq!(bench.tally(100), [100, 0], "60 % and 70 %");
 }
 
@@ -203,7 +241,7 @@ impl Clock for Counting {
 fn the_clock_is_read_only_where_it_could_change_the_choice() {
     let two = servers(2);
     let mut bench = bench(&two);
-    let clock = Counting::default();
+    let (clock, reports) = (Counting::default(), ManualClock::new());
     let mut readings = || {
         for _ in 0..100 {
             bench
@@ -214,11 +252,12 @@ fn the_clock_is_read_only_where_it_could_change_the_choice() {
         clock.0.swap(0, Ordering::Relaxed)
     };
     assert_eq!(readings(), 0, "nothing published");
-    publish(&two, &[7, 7], &ManualClock::new());
+    publish(&two, &[7, 7], &reports);
     assert_eq!(readings(), 0, "reports that make no difference");
     let _under_way = Pick::new(&*two[0].endpoint);
     assert_eq!(readings(), 0, "reports that say the same as own requests");
-    publish(&two, &[5, 7], &ManualClock::new());
+    reports.advance(SETTLED);
+    publish(&two, &[5, 7], &reports);
     assert_eq!(readings(), 100, "reports that say otherwise");
 }
 

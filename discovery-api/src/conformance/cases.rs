@@ -5,7 +5,7 @@
 /// Takes the attributes of a test, its attribute macro among them, and an `async` block that makes
 /// a [`Harness`](crate::conformance::Harness), anew for each case. With tokio's clock paused:
 ///
-/// ```ignore
+/// ```text
 /// plimsoll_discovery_api::conformance_tests! {
 ///     #[tokio::test(start_paused = true)]
 ///     async { MemoryHarness::new() }
@@ -62,6 +62,7 @@ macro_rules! __conformance_cases {
                 a_flush_after_deregistration_is_closed
                 a_flush_publishes_the_load_at_once
                 a_flush_while_not_live_is_unavailable
+                an_unchanged_load_is_published_again
                 load_updates_wake_no_watcher_and_change_no_identity
                 the_load_is_published_without_being_asked
                 the_load_is_zero_after_the_last_guard_drops

@@ -25,7 +25,9 @@ pub async fn deregister_is_immediate_and_final(harness: &dyn Harness) {
             .iter()
             .any(|member| !member.standing().is_registered())
     });
+    let watching = view.attend();
     gone(scene.timing.removal, &leaving).await;
+    let mut view = watching.report().await;
     assert!(
         matches!(leaving.state(), RegistrationState::Deregistered),
         "{:?}",
@@ -92,7 +94,7 @@ pub async fn a_racing_repair_never_undoes_a_deregistration(harness: &dyn Harness
         let id = format!("r{round}");
         let registration = Arc::new(scene.live(&owner, &id).await);
         let instance = registration.instance();
-        let (yields, pause) = jitter(&mut rng, scene.timing.settle);
+        let (yields, pause) = jitter(&mut rng, scene.timing.settle.min(LONGEST_PAUSE));
         let leaving = Arc::clone(&registration);
         let task = tokio::spawn(async move {
             for _ in 0..yields {
@@ -134,6 +136,9 @@ pub async fn a_racing_repair_never_undoes_a_deregistration(harness: &dyn Harness
         .list_stays(&owner, "nobody long after", |s| s.members().is_empty())
         .await;
 }
+
+/// Past the first steps of any backoff.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Some yields to hit each step of a repair, or a pause to hit each stage of its backoff.
 fn jitter(rng: &mut Rng, longest: Duration) -> (usize, Duration) {
@@ -261,7 +266,7 @@ pub async fn dropping_a_registration_removes_the_instance(harness: &dyn Harness)
     let settle = scene.timing.settle;
     view.until(settle, "both", |s| ids(s) == ["dropped", "kept"])
         .await;
-    let states = dropped.states();
+    let mut states = dropped.states();
     drop(dropped);
     view.until(settle, "the other alone", |s| ids(s) == ["kept"])
         .await;
@@ -276,5 +281,10 @@ pub async fn dropping_a_registration_removes_the_instance(harness: &dyn Harness)
         matches!(states.current(), RegistrationState::Deregistered),
         "{:?}",
         states.current()
+    );
+    let further = timeout(settle, states.wait_for(|_| false)).await;
+    assert!(
+        matches!(further, Ok(None)),
+        "states go on after the end: {further:?}"
     );
 }

@@ -9,7 +9,8 @@ use crate::{Incarnation, InstanceId, Registry, Result, ServiceName};
 
 /// A registry under test. Each case gets a new one, whose faults touch no other.
 ///
-/// It must be ready before the case starts: the case counts the runtime's tasks from there on.
+/// It must be ready before the case starts, and run tasks of its own, such as a proxy's, on a runtime
+/// of their own: one case counts the tasks of the runtime it is on.
 #[async_trait]
 pub trait Harness: Send + Sync {
     /// A handle such as another process would have: two calls give two sessions on one registry.
@@ -30,7 +31,8 @@ pub trait Harness: Send + Sync {
 #[async_trait]
 pub trait Faults: Send + Sync {
     /// Ends the lease, session or check of the record in the registry, as it would after a silence
-    /// of its owner. The owner lives on and is not told.
+    /// of its owner. The owner lives on and is not told. Whatever hangs on the same session goes with
+    /// it.
     async fn expire(&self, service: &ServiceName, id: &InstanceId);
 
     /// Ends the owners of the records without a word, all at one moment. The records expire by

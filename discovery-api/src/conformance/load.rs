@@ -28,6 +28,34 @@ pub async fn the_load_is_published_without_being_asked(harness: &dyn Harness) {
     }
 }
 
+/// Even an unchanged load is published again before it exceeds its maximum age.
+pub async fn an_unchanged_load_is_published_again(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let (owner, other) = (scene.process().await, scene.process().await);
+    let registration = scene.live(&owner, "one").await;
+    let load = registration.load();
+    load.set(7);
+    flushed(&scene, &load).await;
+    let mut view = scene.follow(&other).await;
+    let seen = view
+        .until(scene.timing.settle, "the instance", |s| ids(s) == ["one"])
+        .await;
+    load_becomes(scene.timing.settle, member(&seen, "one"), 7).await;
+    let bound = other.capabilities().load_max_age + scene.timing.settle;
+    for _ in 0..2 {
+        let before = member(&seen, "one").load().report();
+        eventually(bound, "another report of 7", || {
+            match member(&seen, "one").load().report() {
+                Some(now) if now.load == 7 && before.is_some_and(|b| b.received < now.received) => {
+                    Ok(())
+                }
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+}
+
 /// A flush publishes the load at once.
 pub async fn a_flush_publishes_the_load_at_once(harness: &dyn Harness) {
     let scene = Scene::new(harness);
@@ -50,12 +78,17 @@ pub async fn a_flush_publishes_the_load_at_once(harness: &dyn Harness) {
         change(&load);
         assert_eq!(load.current(), expected);
         flushed(&scene, &load).await;
-        load_becomes(scene.timing.settle, member(&seen, "one"), expected).await;
+        // Confirmed is confirmed: its own process finds it there without waiting.
+        match owner.list(&scene.service).await {
+            Ok(now) => assert_eq!(member(&now, "one").load().get(), Some(expected)),
+            Err(error) => panic!("a list failed while all is well: {error}"),
+        }
         let listed = |s: &Snapshot| s.get("one").and_then(|m| m.load().get()) == Some(expected);
         let what = format!("a load of {expected}");
         scene
             .listed(&other, scene.timing.settle, &what, listed)
             .await;
+        load_becomes(scene.timing.settle, member(&seen, "one"), expected).await;
     }
     assert_eq!(load.underflows(), 1);
     // Of nothing new, it is still an answer.

@@ -1,8 +1,11 @@
 //! A watcher that distrusts what it sees.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{ServiceName, Snapshot, Watch};
@@ -30,6 +33,11 @@ impl Observer {
     /// Fails the case if any later snapshot satisfies `condition`.
     pub(super) fn never(&mut self, what: &'static str, condition: Condition) {
         self.never.push((what, condition));
+    }
+
+    /// Takes back every [`never`](Self::never).
+    pub(super) fn allow_all(&mut self) {
+        self.never.clear();
     }
 
     /// The next snapshot, whatever it says.
@@ -106,6 +114,19 @@ impl Observer {
         while self.step(Instant::now() + span).await.is_some() {}
     }
 
+    /// Reads on in the background, so that no state passes unseen while the case does other things.
+    pub(super) fn attend(mut self) -> Attending {
+        let enough = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&enough);
+        let task = tokio::spawn(async move {
+            while !told.load(Ordering::Relaxed) {
+                self.drain(Duration::from_millis(5)).await;
+            }
+            self
+        });
+        Attending { enough, task }
+    }
+
     /// The latest snapshot without marking it as seen.
     pub(super) fn peek(&self) -> Option<Arc<Snapshot>> {
         self.watch.latest()
@@ -160,6 +181,23 @@ impl Observer {
         self.last
             .as_deref()
             .map_or_else(|| "nothing yet".to_owned(), show)
+    }
+}
+
+/// An observer at work.
+pub(super) struct Attending {
+    enough: Arc<AtomicBool>,
+    task: JoinHandle<Observer>,
+}
+
+impl Attending {
+    /// Fails the case if the observer has seen what it must not.
+    pub(super) async fn report(self) -> Observer {
+        self.enough.store(true, Ordering::Relaxed);
+        match self.task.await {
+            Ok(observer) => observer,
+            Err(failed) => resume_unwind(failed.into_panic()),
+        }
     }
 }
 
