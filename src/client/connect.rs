@@ -1,0 +1,90 @@
+//! Opening connections.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_discovery_api::{Endpoint, Error, ErrorKind, Instance, Result};
+use tokio::net::TcpStream;
+
+use super::call::Served;
+use super::{AttemptExt, CallError, Client, Connection, PickRequest};
+
+impl Client {
+    /// Picks an endpoint and opens a TCP connection to it; if that fails, to another, up to
+    /// [`with_max_attempts`](super::ClientBuilder::with_max_attempts).
+    ///
+    /// The connection counts as one request in flight until it is dropped. It is plain TCP even
+    /// where the instance [is secure](Instance::is_secure): the handshake is the caller's, over
+    /// the connection.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, so is the connection being opened, and it counts as cancelled.
+    ///
+    /// # Errors
+    /// [`Unavailable`](ErrorKind::Unavailable) with a [`NoEndpoint`](super::NoEndpoint) as its
+    /// source if there is nothing to connect to. [`Unavailable`](ErrorKind::Unavailable) or
+    /// [`TimedOut`](ErrorKind::TimedOut), as the last attempt ended, if every one failed.
+    pub async fn connect(&self) -> Result<Connection> {
+        self.connect_for(&PickRequest::new()).await
+    }
+
+    /// [`connect`](Self::connect) to an endpoint picked for `request`.
+    ///
+    /// # Cancel safety
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_for(&self, request: &PickRequest<'_>) -> Result<Connection> {
+        let limit = self.tasks.limits.connect_timeout;
+        let dial = |endpoint: Arc<Endpoint>| async move {
+            dial(&endpoint.instance(), limit).await.or_retry()
+        };
+        match self.attempt(request, dial).await {
+            Ok(Served {
+                value: stream,
+                pick,
+                ..
+            }) => Ok(Connection::new(stream, pick)),
+            Err(CallError::NoEndpoint(error)) => Err(error.into()),
+            Err(CallError::Final(error)) => Err(error),
+            Err(CallError::Exhausted { attempts, last }) => {
+                Err(Error::new(last.kind(), "no endpoint could be connected to")
+                    .with_operation("connect")
+                    .with_context("service", self.service().as_str())
+                    .with_context("attempts", attempts.to_string())
+                    .with_source(last))
+            }
+        }
+    }
+}
+
+/// Opens a TCP connection to `instance` within `limit`, the resolution of its name included.
+pub(crate) async fn dial(instance: &Instance, limit: Duration) -> Result<TcpStream> {
+    let connected = match instance.host().ip() {
+        Some(ip) => tokio::time::timeout(limit, TcpStream::connect((ip, instance.port()))).await,
+        None => tokio::time::timeout(limit, TcpStream::connect(instance.authority())).await,
+    };
+    let failed = |kind, why| {
+        Error::new(kind, why)
+            .with_operation("connect")
+            .with_context("to", instance.authority())
+    };
+    match connected {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => {
+            let timed_out = error.kind() == io::ErrorKind::TimedOut;
+            let kind = if timed_out {
+                ErrorKind::TimedOut
+            } else {
+                ErrorKind::Unavailable
+            };
+            Err(failed(kind, "the connection was not made").with_source(error))
+        }
+        Err(_) => Err(
+            failed(ErrorKind::TimedOut, "the connection was not made in time")
+                .with_context("limit", format!("{limit:?}")),
+        ),
+    }
+}

@@ -1,0 +1,117 @@
+//! A connection that counts.
+
+use std::io::{self, IoSlice};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use plimsoll_discovery_api::{Endpoint, Outcome, Pick};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A TCP connection to a picked endpoint; counts as one request in flight there until it is
+/// dropped.
+///
+/// Read and write it like the stream it holds. Dropping it reports a success, or a failure if
+/// reading or writing failed on the way: what the endpoint's statistics learn is whether
+/// connections to it hold.
+#[derive(Debug)]
+#[must_use = "the connection is closed as soon as it is dropped"]
+pub struct Connection {
+    stream: TcpStream,
+    endpoint: Arc<Endpoint>,
+    /// `None` only while it is being dropped.
+    pick: Option<Pick>,
+    failed: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, pick: Pick) -> Self {
+        let endpoint = Arc::clone(pick.endpoint());
+        Self {
+            stream,
+            endpoint,
+            pick: Some(pick),
+            failed: false,
+        }
+    }
+
+    /// The endpoint it leads to.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    fn note<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.failed |= matches!(done, Poll::Ready(Err(_)));
+        done
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let outcome = if self.failed {
+            Outcome::Failure
+        } else {
+            Outcome::Success
+        };
+        if let Some(pick) = self.pick.take() {
+            pick.finish(outcome);
+        }
+    }
+}
+
+/// For what can be asked of a stream and set on it, such as its addresses and `set_nodelay`.
+impl Deref for Connection {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.note(done)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(done)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.note(done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(done)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.note(done)
+    }
+}

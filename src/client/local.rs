@@ -1,0 +1,65 @@
+//! Picking from one task.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::cache::Cache;
+use plimsoll_discovery_api::{Endpoint, Pick, Rng};
+
+use super::shared::Views;
+use super::{Client, NoEndpoint, PickRequest, View};
+
+/// A handle of one task or thread on a [`Client`], which picks at a lower cost: it keeps the
+/// present view and its own randomness, so that while membership stands still a pick is one load
+/// and what the balancer does.
+///
+/// It sees a change at its next pick; until then it keeps the view of its last pick alive. Keeps
+/// the client's tasks running like any clone. Cloning gives an independent handle.
+pub struct LocalClient {
+    client: Client,
+    views: Cache<Views, Arc<View>>,
+    rng: Rng,
+}
+
+impl LocalClient {
+    pub(super) fn new(client: Client) -> Self {
+        let views = Cache::new(Views(Arc::clone(&client.shared)));
+        let rng = client.shared.randomness.fork();
+        Self { client, views, rng }
+    }
+
+    /// Picks an endpoint and counts a request on it until the pick is finished or dropped.
+    ///
+    /// Neither waits, nor locks, nor allocates. The pick borrows from the handle; for one that can
+    /// be kept, use [`Client::pick`].
+    ///
+    /// # Errors
+    /// As [`Client::pick`].
+    pub fn pick(&mut self, request: &PickRequest<'_>) -> Result<Pick<&Endpoint>, NoEndpoint> {
+        let view = self.views.load();
+        let shared = &*self.client.shared;
+        match view.pick(request, &mut self.rng, &*shared.clock) {
+            Ok(endpoint) => Ok(Pick::new(endpoint)),
+            Err(reason) => Err(shared.refuse(view, reason)),
+        }
+    }
+
+    /// The client behind the handle.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Clone for LocalClient {
+    /// Draws from elsewhere: two handles that drew alike would pick alike.
+    fn clone(&self) -> Self {
+        self.client.local()
+    }
+}
+
+impl fmt::Debug for LocalClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LocalClient").field(&self.client).finish()
+    }
+}

@@ -1,0 +1,167 @@
+//! Finding the instances of a service and choosing well among them.
+
+mod builder;
+mod call;
+mod connect;
+mod connection;
+mod eligible;
+mod hash;
+mod local;
+mod no_endpoint;
+mod random;
+mod request;
+mod shared;
+mod stats;
+mod updater;
+mod view;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use plimsoll_discovery_api::{Endpoints, Pick, Registry, ServiceName, Snapshot};
+
+pub use self::builder::ClientBuilder;
+pub use self::call::{Attempt, AttemptExt, CallError};
+pub(crate) use self::connect::dial;
+pub use self::connection::Connection;
+pub use self::local::LocalClient;
+pub use self::no_endpoint::{NoEndpoint, NoEndpointReason};
+pub use self::request::PickRequest;
+pub use self::stats::ClientStats;
+pub use self::view::View;
+
+use self::shared::Shared;
+use crate::task::OwnedTask;
+
+/// Knows the instances of one service and picks among them.
+///
+/// One task follows the registry and makes an immutable [`View`] of each change: the set, the
+/// health of each member and the balancer's picker are exchanged together, so no pick ever sees
+/// half of an update. Picks only read. An outage of the registry changes nothing: the last good
+/// set stays, marked stale.
+///
+/// Cheap to clone; all clones are one client. Its tasks end when the last clone and the last
+/// [`LocalClient`] made of it are dropped.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// Held for as long as anybody can pick.
+#[derive(Debug)]
+struct Tasks {
+    _updater: OwnedTask<()>,
+    _monitor: Option<OwnedTask<()>>,
+    limits: Limits,
+}
+
+/// What bounds a call.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    max_attempts: u32,
+    connect_timeout: Duration,
+}
+
+impl Client {
+    /// Starts a client of `service`. Everything is checked in [`build`](ClientBuilder::build).
+    pub fn builder(registry: Arc<dyn Registry>, service: impl AsRef<str>) -> ClientBuilder {
+        ClientBuilder::new(registry, service.as_ref())
+    }
+
+    /// Picks an endpoint and counts a request on it until the pick is finished or dropped.
+    ///
+    /// Neither waits, nor locks, nor allocates (but for what each thread sets up once, at its
+    /// first pick). A loop that does little else may save the rest of the cost with
+    /// [`local`](Self::local).
+    ///
+    /// # Errors
+    /// [`NoEndpoint`], saying why. [`ready`](Self::ready) waits until that has passed.
+    pub fn pick(&self, request: &PickRequest<'_>) -> Result<Pick, NoEndpoint> {
+        let shared = &*self.shared;
+        let view = shared.view.load();
+        match shared
+            .randomness
+            .with(|rng| view.pick(request, rng, &*shared.clock))
+        {
+            Ok(endpoint) => Ok(Pick::new(Arc::clone(endpoint))),
+            Err(reason) => Err(shared.refuse(&view, reason)),
+        }
+    }
+
+    /// A handle for one task or thread, which picks at a lower cost.
+    #[must_use]
+    pub fn local(&self) -> LocalClient {
+        LocalClient::new(self.clone())
+    }
+
+    /// Waits until something can be picked. Bound it with a timeout of your own.
+    ///
+    /// By the time it returns the moment may have passed again: a pick may still be refused.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub async fn ready(&self) {
+        loop {
+            // Listening begins before looking, so that no change falls in between.
+            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
+            if self.shared.view.load().nothing().is_none() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The service this is a client of.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        &self.shared.service
+    }
+
+    /// All that the client knows now, consistent in itself.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view.load_full()
+    }
+
+    /// What the registry last said, and whether that is kept up to date; `None` before its first
+    /// answer.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.shared.view.load().snapshot().cloned()
+    }
+
+    /// An endpoint for each member of the service, sorted by id, whether it may be picked or not.
+    #[must_use]
+    pub fn endpoints(&self) -> Endpoints {
+        Arc::clone(self.shared.view.load().endpoints())
+    }
+
+    /// The client's counters now.
+    #[must_use]
+    pub fn stats(&self) -> ClientStats {
+        let view = self.shared.view.load();
+        let counters = &self.shared.counters;
+        ClientStats {
+            members: view.endpoints().len(),
+            eligible: view.eligible().len(),
+            failing_open: view.is_failing_open(),
+            rebuilds: counters.rebuilds.load(Ordering::Relaxed),
+            panics: counters.panics.load(Ordering::Relaxed),
+            refused: counters.refused(),
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("service", &self.shared.service)
+            .field("stats", &self.stats())
+            .field("limits", &self.tasks.limits)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,225 @@
+//! The one writer of a client's view.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Freshness, Member, Snapshot, Watch};
+use tokio::sync::{Notify, watch};
+
+use super::NoEndpointReason;
+use super::eligible::{Eligibility, Selection};
+use super::shared::Shared;
+use super::view::{Choice, Nothing, View};
+
+/// Owns the watch and the balancer; makes views of snapshots and of what health checks found.
+#[derive(Debug)]
+pub(super) struct Updater {
+    watch: Watch,
+    balancer: Box<dyn Balancer>,
+    eligibility: Eligibility,
+    shared: Arc<Shared>,
+    health: HealthLink,
+    snapshot: Option<Arc<Snapshot>>,
+    endpoints: Endpoints,
+    /// Whether anything a balancer may look at has changed since the last picker was built.
+    rebuild_due: bool,
+}
+
+/// How the updater and the health monitor hear of each other.
+#[derive(Debug)]
+pub(super) struct HealthLink {
+    /// The endpoints to check.
+    pub(super) endpoints: watch::Sender<Endpoints>,
+    /// Told when a check changed an endpoint's health.
+    pub(super) verdicts: Arc<Notify>,
+}
+
+impl Updater {
+    /// Publishes at once what the registry has said already.
+    pub(super) fn new(
+        watch: Watch,
+        balancer: Box<dyn Balancer>,
+        eligibility: Eligibility,
+        shared: Arc<Shared>,
+        health: HealthLink,
+    ) -> Self {
+        let known = watch.latest();
+        let endpoints: Endpoints = Arc::new([]);
+        let (snapshot, rebuild_due) = (None, true);
+        let mut updater = Self {
+            watch,
+            balancer,
+            eligibility,
+            shared,
+            health,
+            snapshot,
+            endpoints,
+            rebuild_due,
+        };
+        if let Some(snapshot) = known {
+            updater.take(snapshot);
+            updater.publish();
+        }
+        updater
+    }
+
+    /// Never returns.
+    pub(super) async fn run(mut self) {
+        let mut followed = true;
+        loop {
+            tokio::select! {
+                state = self.watch.next(), if followed => match state {
+                    Some(snapshot) => self.take(snapshot),
+                    None => {
+                        followed = false;
+                        self.mark_stale();
+                    }
+                },
+                () = self.health.verdicts.notified() => self.rebuild_due = true,
+            }
+            self.publish();
+        }
+    }
+
+    /// Brings the endpoints up to date; those whose identity stays, stay.
+    fn take(&mut self, snapshot: Arc<Snapshot>) {
+        let members = snapshot.members();
+        let mut changed = members.len() != self.endpoints.len();
+        let mut endpoint_of = |member: &Member| match find(&self.endpoints, member) {
+            Some(endpoint) => {
+                changed |= refresh(endpoint, member);
+                Arc::clone(endpoint)
+            }
+            None => {
+                changed = true;
+                Arc::new(Endpoint::new(member))
+            }
+        };
+        let endpoints: Endpoints = members.iter().map(&mut endpoint_of).collect();
+        if changed {
+            self.rebuild_due = true;
+            self.endpoints = endpoints;
+            self.health
+                .endpoints
+                .send_replace(Arc::clone(&self.endpoints));
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    /// For when the backend has stopped for good: the last good set stays.
+    fn mark_stale(&mut self) {
+        if let Some(snapshot) = self
+            .snapshot
+            .take_if(|snapshot| snapshot.freshness().is_live())
+        {
+            let since = self.shared.clock.now();
+            let stale = Snapshot::clone(&snapshot).with_freshness(Freshness::Stale { since });
+            self.snapshot = Some(Arc::new(stale));
+        }
+    }
+
+    fn publish(&mut self) {
+        let Some(snapshot) = self.snapshot.clone() else {
+            return;
+        };
+        let before = self.shared.view.load_full();
+        // The user's balancer and filters run here; the updater must survive them.
+        match catch_unwind(AssertUnwindSafe(|| self.make(snapshot, &before))) {
+            Ok(view) => {
+                log_failing_open(&self.shared, &before, &view);
+                self.rebuild_due = false;
+                self.shared.view.store(Arc::new(view));
+                self.shared.changed.notify_waiters();
+            }
+            Err(_) => {
+                self.shared.counters.panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(
+                    service = %self.shared.service,
+                    "a balancer or a filter panicked; the client keeps the view before it"
+                );
+            }
+        }
+    }
+
+    fn make(&mut self, snapshot: Arc<Snapshot>, before: &View) -> View {
+        let Selection {
+            eligible,
+            failing_open,
+            nothing,
+        } = self.eligibility.select(&self.endpoints);
+        let unchanged = !self.rebuild_due && is_same(&eligible, &before.eligible);
+        let choice = match nothing {
+            _ if unchanged && nothing == before.nothing() => before.choice.clone(),
+            None => self.build(&eligible),
+            Some(reason) => {
+                // The picker is of no use, but a balancer that keeps endpoints lets go of them.
+                let _nothing_to_pick = self.balancer.build(&eligible);
+                Err(reason.into())
+            }
+        };
+        let endpoints = Arc::clone(&self.endpoints);
+        View {
+            snapshot: Some(snapshot),
+            endpoints,
+            eligible,
+            failing_open,
+            choice,
+        }
+    }
+
+    fn build(&mut self, eligible: &Endpoints) -> Choice {
+        self.shared
+            .counters
+            .rebuilds
+            .fetch_add(1, Ordering::Relaxed);
+        self.balancer
+            .build(eligible)
+            .map(Arc::from)
+            .map_err(|error| {
+                tracing::error!(
+                    service = %self.shared.service,
+                    balancer = self.balancer.name(),
+                    %error,
+                    "the balancer can make nothing of the endpoints"
+                );
+                Nothing {
+                    reason: NoEndpointReason::Unbalanceable,
+                    source: Some(error),
+                }
+            })
+    }
+}
+
+fn find<'a>(endpoints: &'a Endpoints, member: &Member) -> Option<&'a Arc<Endpoint>> {
+    let index = endpoints
+        .binary_search_by(|endpoint| endpoint.id().cmp(member.id()))
+        .ok()?;
+    endpoints
+        .get(index)
+        .filter(|endpoint| endpoint.is_view_of(member))
+}
+
+/// Returns whether anything a balancer may look at has changed.
+fn refresh(endpoint: &Endpoint, member: &Member) -> bool {
+    let (instance, suspect) = (endpoint.instance(), endpoint.is_suspect());
+    endpoint.refresh(member);
+    suspect != endpoint.is_suspect() || !Arc::ptr_eq(&instance, &endpoint.instance())
+}
+
+fn is_same(one: &Endpoints, other: &Endpoints) -> bool {
+    one.len() == other.len() && one.iter().zip(other.iter()).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+fn log_failing_open(shared: &Shared, before: &View, view: &View) {
+    let (service, members) = (&shared.service, view.endpoints.len());
+    match (before.failing_open, view.failing_open) {
+        (false, true) => tracing::warn!(
+            %service, members, "too few endpoints are healthy; picking among all of them"
+        ),
+        (true, false) => tracing::info!(
+            %service, members, "enough endpoints are healthy again; the others are left out"
+        ),
+        _ => {}
+    }
+}

@@ -1,0 +1,146 @@
+//! What a client knows at one moment.
+
+use std::sync::Arc;
+
+use plimsoll_discovery_api::{
+    Clock, Endpoint, Endpoints, Error, PickContext, Picker, Rng, Snapshot,
+};
+
+use super::{NoEndpointReason, PickRequest};
+
+/// How often the balancer is asked again when it names an excluded endpoint, before the choice
+/// falls to chance. With half of the endpoints excluded, 1 pick in 16 does.
+const TRIES_AROUND_EXCLUDED: usize = 4;
+
+/// What a client knows at one moment: the set, who of it may be picked, and what picks. Immutable
+/// and consistent in itself; the endpoints in it go on counting.
+#[derive(Debug)]
+pub struct View {
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) endpoints: Endpoints,
+    pub(super) eligible: Endpoints,
+    pub(super) failing_open: bool,
+    pub(super) choice: Choice,
+}
+
+/// What picks, or why nothing can.
+pub(super) type Choice = Result<Arc<dyn Picker>, Nothing>;
+
+/// Why nothing can be picked, with the balancer's error if it is the reason.
+#[derive(Clone, Debug)]
+pub(super) struct Nothing {
+    pub(super) reason: NoEndpointReason,
+    pub(super) source: Option<Error>,
+}
+
+impl From<NoEndpointReason> for Nothing {
+    fn from(reason: NoEndpointReason) -> Self {
+        Self {
+            reason,
+            source: None,
+        }
+    }
+}
+
+impl View {
+    /// Before the registry's first answer.
+    pub(super) fn unknown() -> Self {
+        Self {
+            snapshot: None,
+            endpoints: Arc::new([]),
+            eligible: Arc::new([]),
+            failing_open: false,
+            choice: Err(NoEndpointReason::NotYetKnown.into()),
+        }
+    }
+
+    /// What the registry said; `None` before its first answer.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
+    /// An endpoint for each member of the snapshot, sorted by id.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Those that may be picked, sorted by id.
+    #[must_use]
+    pub fn eligible(&self) -> &Endpoints {
+        &self.eligible
+    }
+
+    /// Whether unhealthy or suspect endpoints may be picked because too few others are left.
+    #[must_use]
+    pub fn is_failing_open(&self) -> bool {
+        self.failing_open
+    }
+
+    /// Why nothing can be picked; `None` if something can.
+    #[must_use]
+    pub fn nothing(&self) -> Option<NoEndpointReason> {
+        self.choice.as_ref().err().map(|nothing| nothing.reason)
+    }
+
+    #[inline]
+    pub(super) fn pick(
+        &self,
+        request: &PickRequest<'_>,
+        rng: &mut Rng,
+        clock: &dyn Clock,
+    ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
+        let picker = match &self.choice {
+            Ok(picker) => &**picker,
+            Err(nothing) => return Err(nothing.reason),
+        };
+        let mut context = PickContext::new(rng, clock).with_key(request.key());
+        if request.excluded().is_empty() {
+            picker
+                .pick(&mut context)
+                .ok_or(NoEndpointReason::Unbalanceable)
+        } else {
+            self.pick_other(picker, request, &mut context)
+        }
+    }
+
+    /// Asks the balancer a few times, and then takes any that is not excluded, each equally
+    /// likely: a balancer that hashes names the same one for ever.
+    fn pick_other<'a>(
+        &'a self,
+        picker: &'a dyn Picker,
+        request: &PickRequest<'_>,
+        context: &mut PickContext<'_>,
+    ) -> Result<&'a Arc<Endpoint>, NoEndpointReason> {
+        for _ in 0..TRIES_AROUND_EXCLUDED {
+            let endpoint = picker
+                .pick(context)
+                .ok_or(NoEndpointReason::Unbalanceable)?;
+            if !request.excludes(endpoint) {
+                return Ok(endpoint);
+            }
+        }
+        let others = self
+            .eligible
+            .iter()
+            .filter(|endpoint| !request.excludes(endpoint));
+        let mut chosen = None;
+        for (before, endpoint) in others.enumerate() {
+            if context.rng().below(before + 1) == 0 {
+                chosen = Some(endpoint);
+            }
+        }
+        chosen.ok_or(NoEndpointReason::AllExcluded)
+    }
+
+    /// The balancer's error, if that is why nothing can be picked.
+    pub(super) fn source_of(&self, reason: NoEndpointReason) -> Option<Error> {
+        let nothing = self
+            .choice
+            .as_ref()
+            .err()
+            .filter(|nothing| nothing.reason == reason)?;
+        nothing.source.clone()
+    }
+}

@@ -1,0 +1,114 @@
+//! A registry from its URL.
+
+use std::sync::Arc;
+
+use plimsoll_backend_kit::RegistryUrl;
+use plimsoll_discovery_api::{Error, ErrorKind, Registry, Result};
+
+/// The schemes there are, each with the feature that compiles it in.
+const SCHEMES: &[(&str, bool)] = &[("memory", cfg!(feature = "memory"))];
+
+/// Connects to the registry at `url`; which backend it is, the scheme says.
+///
+/// | URL | Registry | Feature |
+/// |---|---|---|
+/// | `memory://name` | the one of that name in this process; without a name, one of its own | `memory` |
+///
+/// A registry that cannot be reached is no error: registrations are pending and watches wait until
+/// it can be.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> plimsoll::Result<()> {
+/// let registry = plimsoll::connect("memory://orders?load_interval=50ms").await?;
+/// assert_eq!(registry.capabilities().backend, "memory");
+/// # Ok(()) }
+/// ```
+///
+/// # Cancel safety
+/// If the future is dropped, nothing has been started.
+///
+/// # Errors
+/// [`InvalidConfig`](ErrorKind::InvalidConfig) naming the part of the URL at fault, or the schemes
+/// there are; [`Unsupported`](ErrorKind::Unsupported) naming the feature to turn on, if the scheme
+/// is known but not compiled in. Both before any I/O.
+#[expect(clippy::unused_async, reason = "backends over a network resolve and dial")]
+pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
+    let url: RegistryUrl = url.parse().map_err(|e: Error| e.with_operation("connect"))?;
+    let registry: Result<Arc<dyn Registry>> = match url.scheme() {
+        #[cfg(feature = "memory")]
+        "memory" => crate::memory::MemoryRegistry::from_url(&url).map(|r| Arc::new(r) as _),
+        scheme => Err(no_backend(scheme)),
+    };
+    registry.map_err(|e| e.with_operation("connect"))
+}
+
+fn no_backend(scheme: &str) -> Error {
+    let compiled: Vec<_> =
+        SCHEMES.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
+    if SCHEMES.iter().any(|(name, _)| *name == scheme) {
+        return Error::new(
+            ErrorKind::Unsupported,
+            format!("this build has no {scheme} backend; turn on the feature `{scheme}`"),
+        )
+        .with_context("scheme", scheme)
+        .with_context("compiled", compiled.join(", "));
+    }
+    Error::new(ErrorKind::InvalidConfig, "registry URL: no backend has this scheme")
+        .with_context("scheme", scheme)
+        .with_context("compiled", compiled.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unknown_scheme_is_told_the_compiled_ones() {
+        let error = connect("redis://localhost").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let compiled = if cfg!(feature = "memory") { "compiled: memory" } else { "compiled: )" };
+        assert!(error.to_string().contains(compiled), "{error}");
+        assert!(error.to_string().contains("scheme: redis"), "{error}");
+    }
+
+    #[cfg(feature = "memory")]
+    #[tokio::test]
+    async fn a_name_is_one_registry_and_no_name_is_one_of_its_own() {
+        let instance = || crate::Instance::builder("s", "10.0.0.1", 80).build().unwrap();
+        let service = "s".parse().unwrap();
+        for (a, b, shared) in [
+            ("memory://connect-test", "memory://connect-test", 1),
+            ("memory://connect-test", "memory://connect-other", 0),
+            ("memory://", "memory://", 0),
+        ] {
+            let (a, b) = (connect(a).await.unwrap(), connect(b).await.unwrap());
+            let registration = a.register(instance()).await.unwrap();
+            registration.ready().await.unwrap();
+            assert_eq!(b.list(&service).await.unwrap().members().len(), shared);
+            registration.deregister().await.unwrap();
+        }
+    }
+
+    #[cfg(feature = "memory")]
+    #[tokio::test]
+    async fn what_a_memory_registry_does_not_have_is_refused() {
+        for url in [
+            "memory://user@a",
+            "memory://a,b",
+            "memory://a/path",
+            "memory://a?lease=3s",
+            "memory://a?load_interval=often",
+        ] {
+            assert_eq!(connect(url).await.unwrap_err().kind(), ErrorKind::InvalidConfig, "{url}");
+        }
+    }
+
+    #[cfg(not(feature = "memory"))]
+    #[tokio::test]
+    async fn a_backend_that_is_not_compiled_in_names_its_feature() {
+        let error = connect("memory://").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `memory`"), "{error}");
+    }
+}

@@ -1,0 +1,48 @@
+//! What a handler is given.
+
+use std::net::SocketAddr;
+
+use plimsoll_discovery_api::LoadGuard;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// An accepted connection, counted in the server's load.
+///
+/// The count ends when `guard` is dropped: with the handler, a panic included, unless the handler
+/// moves it elsewhere.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Incoming {
+    /// The connection.
+    pub stream: TcpStream,
+    /// Who opened it.
+    pub peer: SocketAddr,
+    /// Its part of the server's load.
+    pub guard: LoadGuard,
+    /// Tells when the server wants its connections to end.
+    pub drain: DrainSignal,
+}
+
+/// Tells a handler that the server [is draining](crate::Server::drain) and has stopped accepting:
+/// it is time to finish the request under way, and to close a connection that is kept open for
+/// further ones.
+#[derive(Clone, Debug)]
+pub struct DrainSignal(pub(super) watch::Receiver<bool>);
+
+impl DrainSignal {
+    /// Whether it is time.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is time.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub async fn given(&mut self) {
+        // A server that is gone without draining has ended its handlers; what they have moved
+        // elsewhere is told as well.
+        let _gone = self.0.wait_for(|given| *given).await;
+    }
+}

@@ -1,0 +1,75 @@
+//! Serving connections, and saying so.
+
+mod acceptor;
+mod builder;
+mod drain;
+mod incoming;
+mod pace;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_discovery_api::{Instance, LoadHandle, Registration, Registry};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+pub use self::builder::ServerBuilder;
+pub use self::drain::DrainReport;
+pub use self::incoming::{DrainSignal, Incoming};
+
+use crate::task::OwnedTask;
+
+/// A TCP server that is registered at the address it is bound to, with the number of its open
+/// connections as its load.
+///
+/// [`drain`](Self::drain) ends it without failing a request. Dropping it is abrupt: the listener
+/// and every connection's task end at once, and the instance leaves the registry in the
+/// background. None of its tasks outlives it.
+#[derive(Debug)]
+#[must_use = "dropping a server ends it"]
+pub struct Server {
+    registration: Registration,
+    local_addr: SocketAddr,
+    acceptor: OwnedTask<JoinSet<()>>,
+    stop: oneshot::Sender<()>,
+    draining: watch::Sender<bool>,
+    timing: DrainTiming,
+}
+
+/// How long each step of a drain may take.
+#[derive(Clone, Copy, Debug)]
+struct DrainTiming {
+    propagation_wait: Duration,
+    timeout: Duration,
+}
+
+impl Server {
+    /// Starts a server of `service`. Everything is checked in [`start`](ServerBuilder::start).
+    pub fn builder(registry: Arc<dyn Registry>, service: impl AsRef<str>) -> ServerBuilder {
+        ServerBuilder::new(registry, service.as_ref())
+    }
+
+    /// The address it listens on; never port 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What it says of itself in the registry.
+    #[must_use]
+    pub fn instance(&self) -> Arc<Instance> {
+        self.registration.instance()
+    }
+
+    /// Its load: the number of open connections, and whatever else the program adds.
+    #[must_use]
+    pub fn load(&self) -> LoadHandle {
+        self.registration.load()
+    }
+
+    /// Its place in the registry: how it stands, and the way to change what it says of itself.
+    pub fn registration(&self) -> &Registration {
+        &self.registration
+    }
+}

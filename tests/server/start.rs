@@ -1,0 +1,135 @@
+//! Binding and registering.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use plimsoll::{ErrorKind, Server, ServerBuilder, Status};
+use tokio::net::TcpListener;
+
+use crate::support::{ScriptedRegistry, no_tasks_left};
+use crate::{connect, echo, ping, server_of};
+
+#[tokio::test]
+async fn the_bound_address_is_registered_with_every_attribute() {
+    let registry = ScriptedRegistry::new();
+    let server = Server::builder(registry.arc(), "s")
+        .with_id("a")
+        .with_zone("z")
+        .with_version("2.1")
+        .with_weight(50)
+        .with_capacity(9)
+        .with_metadata("commit", "3f2a9c1")
+        .with_metadata("rack", "7")
+        .with_secure(true)
+        .start(echo)
+        .await
+        .unwrap();
+    let [member] = &registry.registered()[..] else {
+        panic!("one member")
+    };
+    let instance = member.instance();
+    assert_eq!(instance.authority(), server.local_addr().to_string());
+    assert_ne!(instance.port(), 0);
+    assert_eq!(
+        (instance.service().as_str(), instance.id().as_str()),
+        ("s", "a")
+    );
+    assert_eq!(instance.zone().unwrap().as_str(), "z");
+    assert_eq!(instance.version().unwrap().to_string(), "2.1.0");
+    assert_eq!(
+        (instance.weight().get(), instance.capacity().unwrap().get()),
+        (50, 9)
+    );
+    assert_eq!(
+        instance.metadata().iter().collect::<Vec<_>>(),
+        [("commit", "3f2a9c1"), ("rack", "7")]
+    );
+    assert!(instance.is_secure());
+    assert_eq!(instance.status(), Status::Up);
+    assert_eq!(*server.instance(), **instance);
+    assert_eq!(
+        ping(&mut connect(server.local_addr()).await).await.unwrap(),
+        7
+    );
+}
+
+#[tokio::test]
+async fn an_unspecified_address_takes_an_advertised_host() {
+    let registry = ScriptedRegistry::new();
+    for unspecified in ["0.0.0.0:0", "[::]:0"] {
+        let address: SocketAddr = unspecified.parse().unwrap();
+        let error = server_of(&registry)
+            .with_bind(address)
+            .start(echo)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert_eq!(error.context().next(), Some(("bind", unspecified)));
+    }
+    assert!(registry.log().is_empty(), "refused before any I/O");
+
+    let builder = server_of(&registry).with_bind((Ipv4Addr::UNSPECIFIED, 0));
+    let server = builder
+        .with_advertised_host("node-7.example")
+        .start(echo)
+        .await
+        .unwrap();
+    let port = server.local_addr().port();
+    assert_eq!(
+        server.instance().authority(),
+        format!("node-7.example:{port}")
+    );
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    assert_eq!(ping(&mut connect(local).await).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn each_bad_attribute_is_refused_by_name_before_anything_is_bound() {
+    let registry = ScriptedRegistry::new();
+    // Taken: whoever tries to bind it before looking at the rest fails with another error.
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let good = || server_of(&registry).with_bind(address);
+    let cases: [(&str, ServerBuilder); 8] = [
+        (
+            "service",
+            Server::builder(registry.arc(), "").with_bind(address),
+        ),
+        ("host", good().with_advertised_host("a b")),
+        ("id", good().with_id("")),
+        ("zone", good().with_zone("\n")),
+        ("version", good().with_version("newest")),
+        ("weight", good().with_weight(2_000_000)),
+        ("capacity", good().with_capacity(0)),
+        ("metadata key", good().with_metadata("a b", "v")),
+    ];
+    for (field, builder) in cases {
+        let error = builder.start(echo).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{field}");
+        assert_eq!(error.context().next().map(|(name, _)| name), Some(field));
+    }
+    assert!(registry.log().is_empty());
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_bound_is_an_error_that_names_it_and_registers_nothing() {
+    let registry = ScriptedRegistry::new();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let foreign = SocketAddr::from(([192, 0, 2, 1], 0));
+    for (address, kind) in [
+        (taken.local_addr().unwrap(), ErrorKind::Unavailable),
+        (foreign, ErrorKind::InvalidConfig),
+    ] {
+        let error = server_of(&registry)
+            .with_bind(address)
+            .start(echo)
+            .await
+            .unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (kind, Some("bind")));
+        assert_eq!(
+            error.context().next(),
+            Some(("bind", address.to_string().as_str()))
+        );
+    }
+    assert!(registry.log().is_empty());
+    no_tasks_left().await;
+}
