@@ -1,7 +1,6 @@
 //! What counting one connection costs the server: a guard acquired and dropped.
 //!
 //! `load_guard/<threads>` is the time of one, while so many threads count on one gauge.
-#![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};

@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use plimsoll::{
-    Client, Incoming, InstanceId, LoadUpdater, Registry, Server, ServiceName, connect,
-};
+use plimsoll::{Client, Incoming, InstanceId, LoadUpdater, Registry, Server, ServiceName, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
@@ -35,6 +33,8 @@ const USERS_PER_CLIENT: usize = 20;
 const USERS: usize = CLIENTS * USERS_PER_CLIENT;
 /// The most connections of a server over the mean.
 const EVEN: f64 = 1.25;
+/// The width of a bar that shows everything.
+const BAR: usize = 40;
 /// How long each act is shown.
 const ACT: Duration = Duration::from_millis(1_500);
 /// What a loaded machine may add to any promised time.
@@ -64,7 +64,11 @@ async fn main() -> ExitCode {
 
 fn arguments() -> Result<String, &'static str> {
     let mut arguments = std::env::args().skip(1);
-    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
+    match (
+        arguments.next().as_deref(),
+        arguments.next(),
+        arguments.next(),
+    ) {
         (None, None, None) => Ok("memory://quickstart".to_owned()),
         (Some("--registry"), Some(url), None) => Ok(url),
         _ => Err("usage: quickstart [--registry URL]"),
@@ -98,7 +102,9 @@ async fn run(url: &str) -> Fallible<()> {
     fleet.show(&users, "everybody left").await?;
 
     println!("shown:");
-    println!("  {USERS} users of {CLIENTS} clients connected in one instant; max/mean {evenness:.2}");
+    println!(
+        "  {USERS} users of {CLIENTS} clients connected in one instant; max/mean {evenness:.2}"
+    );
     println!("  {orphans} lost their server, {moved} were asked to move and none was cut off;");
     println!("  {reconnected} reconnections, nobody was left unserved");
     println!("  the published load equalled the true number of connections in time, every time");
@@ -151,7 +157,10 @@ impl Fleet {
 
     /// The connections of the fullest server over the mean.
     fn evenness(&self, users: usize) -> Fallible<f64> {
-        let open = self.members.iter().map(|member| member.open.load(Ordering::Relaxed));
+        let open = self
+            .members
+            .iter()
+            .map(|member| member.open.load(Ordering::Relaxed));
         let fullest = open.max().unwrap_or(0) as f64;
         let ratio = fullest * self.members.len() as f64 / users as f64;
         if ratio > EVEN {
@@ -162,11 +171,7 @@ impl Fleet {
 
     /// Within the publish interval (and the time a change takes to travel), what clients read is
     /// what is.
-    async fn published_is_true(
-        &self,
-        users: &Users,
-        registry: &Arc<dyn Registry>,
-    ) -> Fallible<()> {
+    async fn published_is_true(&self, users: &Users, registry: &Arc<dyn Registry>) -> Fallible<()> {
         let capabilities = registry.capabilities();
         let bound = capabilities.load_interval + capabilities.propagation + SLACK;
         let agrees = || {
@@ -187,7 +192,9 @@ impl Fleet {
                 member.open.load(Ordering::Relaxed) == 0 && member.server.load().current() == 0
             })
         };
-        until(PATIENCE, idle).await.map_err(|_| "connections are left over")?;
+        until(PATIENCE, idle)
+            .await
+            .map_err(|_| "connections are left over")?;
         self.published_is_true(users, registry).await?;
         let service = ServiceName::new(SERVICE)?;
         for member in registry.list(&service).await?.members() {
@@ -222,17 +229,27 @@ impl Fleet {
         if self.drawn > 0 {
             write!(out, "\x1b[{}A", self.drawn)?;
         }
-        writeln!(out, "  {:<22}{:>10}{:>8}{:>9}", "server", "published", "true", "share")?;
-        let open: Vec<_> = self.members.iter().map(|m| m.open.load(Ordering::Relaxed)).collect();
-        let total = open.iter().sum::<usize>().max(1) as f64;
+        writeln!(
+            out,
+            "  {:<22}{:>10}{:>8}{:>9}",
+            "server", "published", "true", "share"
+        )?;
+        let open: Vec<_> = self
+            .members
+            .iter()
+            .map(|m| m.open.load(Ordering::Relaxed))
+            .collect();
+        let total = open.iter().sum::<usize>().max(1);
         for (member, open) in self.members.iter().zip(open) {
             let address = member.server.local_addr().to_string();
             let published = users.published(member.server.instance().id());
             let published = published.map_or_else(|| "-".to_owned(), |load| load.to_string());
-            let share = open as f64 / total;
-            let bar = "█".repeat((share * 40.0).round() as usize);
-            let share = share * 100.0;
-            writeln!(out, "  {address:<22}{published:>10}{open:>8}{share:>7.1} %  {bar:<40}")?;
+            let bar = "█".repeat(open * BAR / total);
+            let share = open as f64 * 100.0 / total as f64;
+            writeln!(
+                out,
+                "  {address:<22}{published:>10}{open:>8}{share:>7.1} %  {bar:<BAR$}"
+            )?;
         }
         self.drawn = self.members.len() + 1;
         Ok(())
@@ -284,9 +301,13 @@ impl Users {
         let mut tasks = JoinSet::new();
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
-            let client = Client::builder(connect(url).await?, SERVICE).build().await?;
+            let client = Client::builder(connect(url).await?, SERVICE)
+                .build()
+                .await?;
             let everybody = || client.endpoints().len() == fleet.members.len();
-            until(PATIENCE, everybody).await.map_err(|_| "the servers are not all visible")?;
+            until(PATIENCE, everybody)
+                .await
+                .map_err(|_| "the servers are not all visible")?;
             for _ in 0..USERS_PER_CLIENT {
                 let (client, served) = (client.clone(), Arc::clone(&served));
                 let (line, leaving) = (Arc::clone(&starting_line), leaving.clone());
@@ -298,7 +319,13 @@ impl Users {
             clients.push(client);
         }
         let observer = clients.swap_remove(0);
-        Ok(Self { observer, tasks, starting_line, served, leave })
+        Ok(Self {
+            observer,
+            tasks,
+            starting_line,
+            served,
+            leave,
+        })
     }
 
     async fn connect_all_at_once(&mut self) -> Fallible<()> {
@@ -362,8 +389,8 @@ async fn stay_connected(
 }
 
 /// Polls until `holds`, or says that it does not within `limit`.
-async fn until(limit: Duration, holds: impl Fn() -> bool) -> Fallible<()> {
-    timeout(limit, async {
+async fn until(limit: Duration, holds: impl Fn() -> bool + Send + Sync) -> Fallible<()> {
+    timeout(limit, async move {
         while !holds() {
             sleep(Duration::from_millis(2)).await;
         }

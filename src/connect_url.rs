@@ -32,9 +32,10 @@ const SCHEMES: &[(&str, bool)] = &[("memory", cfg!(feature = "memory"))];
 /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming the part of the URL at fault, or the schemes
 /// there are; [`Unsupported`](ErrorKind::Unsupported) naming the feature to turn on, if the scheme
 /// is known but not compiled in. Both before any I/O.
-#[expect(clippy::unused_async, reason = "backends over a network resolve and dial")]
 pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
-    let url: RegistryUrl = url.parse().map_err(|e: Error| e.with_operation("connect"))?;
+    let url: RegistryUrl = url
+        .parse()
+        .map_err(|e: Error| e.with_operation("connect"))?;
     let registry: Result<Arc<dyn Registry>> = match url.scheme() {
         #[cfg(feature = "memory")]
         "memory" => crate::memory::MemoryRegistry::from_url(&url).map(|r| Arc::new(r) as _),
@@ -44,8 +45,11 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
 }
 
 fn no_backend(scheme: &str) -> Error {
-    let compiled: Vec<_> =
-        SCHEMES.iter().filter(|(_, compiled)| *compiled).map(|(name, _)| *name).collect();
+    let compiled: Vec<_> = SCHEMES
+        .iter()
+        .filter(|(_, compiled)| *compiled)
+        .map(|(name, _)| *name)
+        .collect();
     if SCHEMES.iter().any(|(name, _)| *name == scheme) {
         return Error::new(
             ErrorKind::Unsupported,
@@ -54,9 +58,12 @@ fn no_backend(scheme: &str) -> Error {
         .with_context("scheme", scheme)
         .with_context("compiled", compiled.join(", "));
     }
-    Error::new(ErrorKind::InvalidConfig, "registry URL: no backend has this scheme")
-        .with_context("scheme", scheme)
-        .with_context("compiled", compiled.join(", "))
+    Error::new(
+        ErrorKind::InvalidConfig,
+        "registry URL: no backend has this scheme",
+    )
+    .with_context("scheme", scheme)
+    .with_context("compiled", compiled.join(", "))
 }
 
 #[cfg(test)]
@@ -67,7 +74,11 @@ mod tests {
     async fn an_unknown_scheme_is_told_the_compiled_ones() {
         let error = connect("redis://localhost").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        let compiled = if cfg!(feature = "memory") { "compiled: memory" } else { "compiled: )" };
+        let compiled = if cfg!(feature = "memory") {
+            "compiled: memory"
+        } else {
+            "compiled: )"
+        };
         assert!(error.to_string().contains(compiled), "{error}");
         assert!(error.to_string().contains("scheme: redis"), "{error}");
     }
@@ -75,7 +86,11 @@ mod tests {
     #[cfg(feature = "memory")]
     #[tokio::test]
     async fn a_name_is_one_registry_and_no_name_is_one_of_its_own() {
-        let instance = || crate::Instance::builder("s", "10.0.0.1", 80).build().unwrap();
+        let instance = || {
+            crate::Instance::builder("s", "10.0.0.1", 80)
+                .build()
+                .unwrap()
+        };
         let service = "s".parse().unwrap();
         for (a, b, shared) in [
             ("memory://connect-test", "memory://connect-test", 1),
@@ -100,7 +115,11 @@ mod tests {
             "memory://a?lease=3s",
             "memory://a?load_interval=often",
         ] {
-            assert_eq!(connect(url).await.unwrap_err().kind(), ErrorKind::InvalidConfig, "{url}");
+            assert_eq!(
+                connect(url).await.unwrap_err().kind(),
+                ErrorKind::InvalidConfig,
+                "{url}"
+            );
         }
     }
 

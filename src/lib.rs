@@ -1,4 +1,25 @@
-//! Service discovery with published load.
+#![doc = include_str!("../README.md")]
+//! # Features
+//!
+//! | Feature | What it adds |
+//! |---|---|
+//! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
+//! | `full` | every backend |
+//!
+//! A feature adds and never changes what is there. Without any, bring a [`Registry`] of your own.
+//!
+//! # The pieces
+//!
+//! - [`connect`] gives a [`Registry`] from a URL.
+//! - [`Server`] listens, registers and publishes its connections as its load. Programs with a
+//!   listener of their own call [`Registry::register`] and hold the [`Registration`] and its
+//!   [`LoadHandle`].
+//! - [`Client`] follows a service and picks: [`Client::connect`] for a TCP connection,
+//!   [`Client::call`] for an operation with retries elsewhere, [`Client::pick`] for all else, and
+//!   [`LocalClient`] where a loop does little but pick.
+//! - [`balancers`] holds the algorithms; [`HealthCheck`] checks endpoints actively.
+//!
+//! Everything runs in the tokio runtime it is made in.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;

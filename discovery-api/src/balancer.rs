@@ -58,7 +58,11 @@ impl<'a> PickContext<'a> {
     /// With this randomness and time.
     #[inline]
     pub fn new(rng: &'a mut Rng, clock: &'a dyn Clock) -> Self {
-        Self { rng, clock, key: None }
+        Self {
+            rng,
+            clock,
+            key: None,
+        }
     }
 
     /// The same with the request's key, hashed: balancers that hash send equal keys to one
@@ -73,7 +77,11 @@ impl<'a> PickContext<'a> {
     /// The same once more, so that it can be given another key for a pick within a pick.
     #[inline]
     pub fn reborrow(&mut self) -> PickContext<'_> {
-        PickContext { rng: self.rng, clock: self.clock, key: self.key }
+        PickContext {
+            rng: self.rng,
+            clock: self.clock,
+            key: self.key,
+        }
     }
 
     /// The source of randomness.

@@ -92,7 +92,8 @@ impl ManualClock {
 
     /// Moves the clock on by `span`.
     pub fn advance(&self, span: Duration) {
-        self.0.fetch_add(nanos(span), std::sync::atomic::Ordering::Relaxed);
+        self.0
+            .fetch_add(nanos(span), std::sync::atomic::Ordering::Relaxed);
     }
 }
 

@@ -126,7 +126,8 @@ impl Endpoint {
         if **self.instance.load() != **member.instance() {
             self.instance.store(Arc::clone(member.instance()));
         }
-        self.suspect.store(member.standing() != Standing::Registered, Ordering::Relaxed);
+        self.suspect
+            .store(member.standing() != Standing::Registered, Ordering::Relaxed);
     }
 
     /// What the member says of itself.
@@ -170,12 +171,19 @@ impl Endpoint {
     pub fn unreported(&self) -> Unreported {
         let own = self.in_flight();
         let Some(report) = self.load.report() else {
-            return Unreported { since_last: own, since_before: own };
+            return Unreported {
+                since_last: own,
+                since_before: own,
+            };
         };
         let stamp = report.received.as_nanos().saturating_add(1);
         let seen = self.seen_report.load(Ordering::Relaxed);
         if seen != stamp {
-            let before = if seen == 0 { own } else { self.own_at_report.load(Ordering::Relaxed) };
+            let before = if seen == 0 {
+                own
+            } else {
+                self.own_at_report.load(Ordering::Relaxed)
+            };
             self.own_at_report_before.store(before, Ordering::Relaxed);
             self.own_at_report.store(own, Ordering::Relaxed);
             self.seen_report.store(stamp, Ordering::Relaxed);
@@ -276,7 +284,9 @@ impl Endpoint {
             }
             Outcome::Failure => {
                 self.hot.failures.fetch_add(1, Ordering::Relaxed);
-                self.hot.consecutive_failures.fetch_add(1, Ordering::Relaxed);
+                self.hot
+                    .consecutive_failures
+                    .fetch_add(1, Ordering::Relaxed);
             }
             Outcome::Cancelled => {
                 self.hot.cancelled.fetch_add(1, Ordering::Relaxed);
@@ -291,10 +301,16 @@ impl Endpoint {
         // A thousand years fit; 0 is kept for "none yet".
         let sample = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1);
         let step = |mean: u64| {
-            Some(if mean == 0 { sample } else { (mean - mean / 8).saturating_add(sample / 8).max(1) })
+            Some(if mean == 0 {
+                sample
+            } else {
+                (mean - mean / 8).saturating_add(sample / 8).max(1)
+            })
         };
-        let _always =
-            self.hot.latency_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        let _always = self
+            .hot
+            .latency_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
     }
 }
 
@@ -328,7 +344,10 @@ impl<E: std::ops::Deref<Target = Endpoint>> Pick<E> {
     #[inline]
     pub fn new(endpoint: E) -> Self {
         endpoint.begin();
-        Self { endpoint, ended: false }
+        Self {
+            endpoint,
+            ended: false,
+        }
     }
 
     /// The endpoint that was picked.
@@ -349,8 +368,12 @@ impl<E: std::ops::Deref<Target = Endpoint>> Pick<E> {
     /// [`peak_latency`](Endpoint::peak_latency) what each outcome says of the endpoint.
     pub fn finish_at(mut self, outcome: Outcome, latency: Duration, now: Timestamp) {
         self.ended = true;
-        self.endpoint.end(outcome, (outcome == Outcome::Success).then_some(latency));
-        self.endpoint.hot.peak_latency.observe(outcome, latency, now);
+        self.endpoint
+            .end(outcome, (outcome == Outcome::Success).then_some(latency));
+        self.endpoint
+            .hot
+            .peak_latency
+            .observe(outcome, latency, now);
     }
 
     /// Reports how the request ended and how long it took. Report only latencies that say
@@ -382,7 +405,11 @@ mod tests {
 
     fn member() -> Member {
         let instance = Instance::builder("s", "h", 1).with_id("a").build().unwrap();
-        Member::new(Arc::new(instance), Incarnation::from_bits(1), Arc::default())
+        Member::new(
+            Arc::new(instance),
+            Incarnation::from_bits(1),
+            Arc::default(),
+        )
     }
 
     #[test]
@@ -391,16 +418,32 @@ mod tests {
         let picks: Vec<_> = (0..3).map(|_| Pick::new(Arc::clone(&endpoint))).collect();
         assert_eq!(endpoint.in_flight(), 3);
         for (pick, outcome) in
-            picks.into_iter().zip([Outcome::Failure, Outcome::Failure, Outcome::Success])
+            picks
+                .into_iter()
+                .zip([Outcome::Failure, Outcome::Failure, Outcome::Success])
         {
             let before = endpoint.consecutive_failures();
             pick.finish(outcome);
             let after = endpoint.consecutive_failures();
-            assert_eq!(after, if outcome == Outcome::Failure { before + 1 } else { 0 });
+            assert_eq!(
+                after,
+                if outcome == Outcome::Failure {
+                    before + 1
+                } else {
+                    0
+                }
+            );
         }
         drop(Pick::new(&*endpoint));
         assert_eq!(endpoint.in_flight(), 0);
-        assert_eq!((endpoint.successes(), endpoint.failures(), endpoint.cancelled()), (1, 2, 1));
+        assert_eq!(
+            (
+                endpoint.successes(),
+                endpoint.failures(),
+                endpoint.cancelled()
+            ),
+            (1, 2, 1)
+        );
     }
 
     #[test]
@@ -418,7 +461,10 @@ mod tests {
         let endpoint = Endpoint::new(&member);
         let first = Pick::new(&endpoint);
         let unreported = |last, before| {
-            let expected = Unreported { since_last: last, since_before: before };
+            let expected = Unreported {
+                since_last: last,
+                since_before: before,
+            };
             assert_eq!(endpoint.unreported(), expected);
         };
         unreported(1, 1);
@@ -439,13 +485,19 @@ mod tests {
         endpoint.set_health(Health::Unhealthy);
         let pick = Pick::new(&endpoint);
         let heavier = Instance::clone(member.instance()).with_weight(crate::Weight::MAX);
-        let changed =
-            Member::new(Arc::new(heavier), member.incarnation(), Arc::clone(member.load()));
+        let changed = Member::new(
+            Arc::new(heavier),
+            member.incarnation(),
+            Arc::clone(member.load()),
+        );
         for load in 0..100 {
             changed.load().store(load, Timestamp::from_nanos(load));
             endpoint.refresh(&changed);
         }
-        assert_eq!((endpoint.in_flight(), endpoint.health()), (1, Health::Unhealthy));
+        assert_eq!(
+            (endpoint.in_flight(), endpoint.health()),
+            (1, Health::Unhealthy)
+        );
         assert_eq!(endpoint.instance().weight(), crate::Weight::MAX);
         drop(pick);
     }

@@ -186,7 +186,10 @@ impl Error {
 
     /// The facts attached to the error, in the order they were added.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
+        self.0
+            .context
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
     }
 }
 
@@ -213,7 +216,11 @@ impl fmt::Display for Error {
             let lead = if index == 0 { " (" } else { ", " };
             write!(f, "{lead}{name}: {value}")?;
         }
-        if inner.context.is_empty() { Ok(()) } else { f.write_str(")") }
+        if inner.context.is_empty() {
+            Ok(())
+        } else {
+            f.write_str(")")
+        }
     }
 }
 
@@ -253,14 +260,20 @@ mod tests {
             error.to_string(),
             "etcd register: unavailable: connection refused (key: /a/b, endpoint: h:1)"
         );
-        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("os says no"));
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("os says no")
+        );
     }
 
     #[test]
     fn invalid_names_field_and_value_and_shortens_long_values() {
         let error = Error::invalid("zone", "x".repeat(500), "is too long");
         let text = error.to_string();
-        assert!(text.starts_with("invalid argument: zone is too long (zone: xxx"), "{text}");
+        assert!(
+            text.starts_with("invalid argument: zone is too long (zone: xxx"),
+            "{text}"
+        );
         assert!(text.ends_with("… (500 bytes))"), "{text}");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(!error.is_retryable());

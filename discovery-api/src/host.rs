@@ -30,10 +30,16 @@ impl Host {
     /// be connected to nor a DNS name.
     pub fn new(text: impl AsRef<str>) -> Result<Self> {
         let text = text.as_ref();
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
         if let Ok(ip) = bare.unwrap_or(text).parse::<IpAddr>() {
             if bare.is_some() && ip.is_ipv4() {
-                return Err(Error::invalid("host", text, "has brackets around an IPv4 address"));
+                return Err(Error::invalid(
+                    "host",
+                    text,
+                    "has brackets around an IPv4 address",
+                ));
             }
             return Self::try_from(ip);
         }
@@ -58,7 +64,9 @@ fn name_fault(text: &str) -> Option<&'static str> {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if text.is_empty() {
         return Some("is empty");
@@ -71,7 +79,9 @@ fn name_fault(text: &str) -> Option<&'static str> {
     }
     // RFC 1123: a name's last label is never all digits, so this is a mistyped address.
     let last = text.rsplit('.').next()?;
-    last.bytes().all(|b| b.is_ascii_digit()).then_some("looks like an IP address but is not one")
+    last.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then_some("looks like an IP address but is not one")
 }
 
 impl TryFrom<IpAddr> for Host {
@@ -119,15 +129,32 @@ mod tests {
     fn addresses_and_names_are_told_apart() {
         assert!(Host::new("10.0.0.7").unwrap().ip().is_some());
         assert_eq!(Host::new("[::1]").unwrap(), Host::new("::1").unwrap());
-        assert_eq!(Host::new("Node_1.Example").unwrap().to_string(), "node_1.example");
+        assert_eq!(
+            Host::new("Node_1.Example").unwrap().to_string(),
+            "node_1.example"
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
         let long = ["a"; 128].join(".");
         let bad = [
-            "", "a b", "a..b", "-a", "a-", "1.2.3", "1.2.3.400", "host:80", "0.0.0.0", "::",
-            "224.0.0.1", "[10.0.0.1]", "[::1", "höst", "a/b", long.as_str(),
+            "",
+            "a b",
+            "a..b",
+            "-a",
+            "a-",
+            "1.2.3",
+            "1.2.3.400",
+            "host:80",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "[10.0.0.1]",
+            "[::1",
+            "höst",
+            "a/b",
+            long.as_str(),
         ];
         for text in bad {
             assert!(Host::new(text).is_err(), "{text:?} was taken");

@@ -42,7 +42,11 @@ impl FromStr for Incarnation {
         let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         match u128::from_str_radix(text, 16) {
             Ok(bits) if digits => Ok(Self(bits)),
-            _ => Err(Error::invalid("incarnation", text, "is not 32 hexadecimal digits")),
+            _ => Err(Error::invalid(
+                "incarnation",
+                text,
+                "is not 32 hexadecimal digits",
+            )),
         }
     }
 }

@@ -46,7 +46,11 @@ impl std::str::FromStr for Status {
             "up" => Ok(Self::Up),
             "draining" => Ok(Self::Draining),
             "out_of_service" => Ok(Self::OutOfService),
-            _ => Err(Error::invalid("status", text, "is not up, draining or out_of_service")),
+            _ => Err(Error::invalid(
+                "status",
+                text,
+                "is not up, draining or out_of_service",
+            )),
         }
     }
 }
@@ -86,11 +90,7 @@ pub struct Instance {
 impl Instance {
     /// Starts one. `port` is 1 to 65,535. Everything is checked in
     /// [`build`](InstanceBuilder::build).
-    pub fn builder(
-        service: impl AsRef<str>,
-        host: impl AsRef<str>,
-        port: u16,
-    ) -> InstanceBuilder {
+    pub fn builder(service: impl AsRef<str>, host: impl AsRef<str>, port: u16) -> InstanceBuilder {
         InstanceBuilder::new(service.as_ref(), host.as_ref(), port)
     }
 
@@ -331,7 +331,10 @@ mod tests {
             ("version", good().with_version("newest")),
             ("weight", good().with_weight(2_000_000)),
             ("capacity", good().with_capacity(0)),
-            ("metadata key", good().with_metadata("a b", "v").with_metadata("ok", "v")),
+            (
+                "metadata key",
+                good().with_metadata("a b", "v").with_metadata("ok", "v"),
+            ),
         ];
         for (field, builder) in cases {
             let error = builder.build().unwrap_err();
@@ -349,7 +352,10 @@ mod tests {
     #[test]
     fn attributes_do_not_make_another_server_but_an_address_does() {
         let one = Instance::builder("s", "h", 1).with_id("a").build().unwrap();
-        let heavier = one.clone().with_weight(Weight::MAX).with_status(Status::Draining);
+        let heavier = one
+            .clone()
+            .with_weight(Weight::MAX)
+            .with_status(Status::Draining);
         assert!(one.is_same_server(&heavier));
         let moved = Instance::builder("s", "h", 2).with_id("a").build().unwrap();
         assert!(!one.is_same_server(&moved));

@@ -38,9 +38,7 @@ pub use name::{InstanceId, ServiceName, Zone};
 pub use registration::{Registration, RegistrationControl, RegistrationState, RegistrationStates};
 pub use registry::Registry;
 pub use rng::Rng;
-pub use snapshot::{
-    Freshness, LoadReport, Member, PublishedLoad, Revision, Snapshot, Standing,
-};
+pub use snapshot::{Freshness, LoadReport, Member, PublishedLoad, Revision, Snapshot, Standing};
 pub use version::Version;
 pub use watch::Watch;
 pub use weight::{Capacity, Weight};

@@ -86,13 +86,17 @@ impl LoadGauge {
 
     fn increase(&self, step: u64) {
         let add = |value: u64| Some(value.saturating_add(step));
-        let _always = self.value.fetch_update(Ordering::SeqCst, Ordering::Relaxed, add);
+        let _always = self
+            .value
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, add);
         self.touch();
     }
 
     fn decrease(&self, step: u64) {
         let take = |value: u64| Some(value.saturating_sub(step));
-        let before = self.value.fetch_update(Ordering::SeqCst, Ordering::Relaxed, take);
+        let before = self
+            .value
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, take);
         if before.is_ok_and(|before| before < step)
             && self.underflows.fetch_add(1, Ordering::Relaxed) == 0
         {
@@ -153,7 +157,10 @@ impl LoadHandle {
     /// Adds `step` until the guard is dropped.
     pub fn acquire_many(&self, step: u64) -> LoadGuard {
         self.gauge.increase(step);
-        LoadGuard { gauge: Arc::clone(&self.gauge), step }
+        LoadGuard {
+            gauge: Arc::clone(&self.gauge),
+            step,
+        }
     }
 
     /// How often a decrease would have gone below 0: each is a bug of the program that counts.
@@ -188,7 +195,9 @@ impl LoadUpdater for LoadHandle {
 
 impl fmt::Debug for LoadHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadHandle").field("current", &self.gauge.get()).finish_non_exhaustive()
+        f.debug_struct("LoadHandle")
+            .field("current", &self.gauge.get())
+            .finish_non_exhaustive()
     }
 }
 

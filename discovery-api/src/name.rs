@@ -150,14 +150,24 @@ mod tests {
             let error = ServiceName::new(bad).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument, "{bad:?}");
             assert!(error.to_string().contains("service "), "{error}");
-            assert_eq!(error.context().next().map(|(name, _)| name), Some("service"));
+            assert_eq!(
+                error.context().next().map(|(name, _)| name),
+                Some("service")
+            );
         }
     }
 
     #[test]
     fn unicode_separators_and_maximal_names_are_kept_as_given() {
         let maximal = "ü".repeat(64);
-        for good in ["a", "foo/bar", "..", "注文 サービス", "a%2Fb", maximal.as_str()] {
+        for good in [
+            "a",
+            "foo/bar",
+            "..",
+            "注文 サービス",
+            "a%2Fb",
+            maximal.as_str(),
+        ] {
             assert_eq!(ServiceName::new(good).unwrap().as_str(), good);
         }
     }

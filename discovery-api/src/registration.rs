@@ -143,7 +143,11 @@ impl Registration {
         states: watch::Receiver<RegistrationState>,
         load: LoadHandle,
     ) -> Self {
-        Self { control, states: RegistrationStates(states), load }
+        Self {
+            control,
+            states: RegistrationStates(states),
+            load,
+        }
     }
 
     /// The desired state.

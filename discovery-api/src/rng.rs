@@ -19,7 +19,10 @@ impl Rng {
     /// Seeded from the operating system's entropy.
     #[must_use]
     pub fn from_entropy() -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "half of the entropy is enough")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "half of the entropy is enough"
+        )]
         Self::from_seed(entropy() as u64)
     }
 

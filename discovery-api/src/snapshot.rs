@@ -140,7 +140,8 @@ impl PublishedLoad {
     pub fn store(&self, load: u64, received: Timestamp) {
         let is_first = self.received.load(Ordering::Relaxed) == 0;
         let before = self.value.swap(load, Ordering::Relaxed);
-        self.before.store(if is_first { load } else { before }, Ordering::Relaxed);
+        self.before
+            .store(if is_first { load } else { before }, Ordering::Relaxed);
         let stamp = received.as_nanos().saturating_add(1);
         self.received.store(stamp, Ordering::Release);
     }
@@ -188,7 +189,13 @@ impl Member {
         load: Arc<PublishedLoad>,
     ) -> Self {
         let standing = Standing::Registered;
-        Self { instance, incarnation, registered_at: None, standing, load }
+        Self {
+            instance,
+            incarnation,
+            registered_at: None,
+            standing,
+            load,
+        }
     }
 
     /// The same member with the time at which it says it registered.
@@ -281,7 +288,13 @@ impl Snapshot {
             same
         });
         let freshness = Freshness::Live;
-        Self { service, members: members.into(), revision, freshness, skipped: 0 }
+        Self {
+            service,
+            members: members.into(),
+            revision,
+            freshness,
+            skipped: 0,
+        }
     }
 
     /// The same snapshot in another freshness.
@@ -313,7 +326,10 @@ impl Snapshot {
     /// The member named `id`.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Member> {
-        let index = self.members.binary_search_by(|member| member.id().as_str().cmp(id)).ok()?;
+        let index = self
+            .members
+            .binary_search_by(|member| member.id().as_str().cmp(id))
+            .ok()?;
         self.members.get(index)
     }
 
@@ -341,7 +357,10 @@ mod tests {
     use super::*;
 
     fn member(id: &str, port: u16) -> Member {
-        let instance = Instance::builder("s", "h", port).with_id(id).build().unwrap();
+        let instance = Instance::builder("s", "h", port)
+            .with_id(id)
+            .build()
+            .unwrap();
         Member::new(Arc::new(instance), Incarnation::random(), Arc::default())
     }
 
@@ -350,8 +369,11 @@ mod tests {
         let members = [member("b", 1), member("a", 2), member("b", 3)];
         let service = ServiceName::new("s").unwrap();
         let snapshot = Snapshot::new(service, members, Revision::new(1, 1));
-        let seen: Vec<_> =
-            snapshot.members().iter().map(|m| (m.id().as_str(), m.instance().port())).collect();
+        let seen: Vec<_> = snapshot
+            .members()
+            .iter()
+            .map(|m| (m.id().as_str(), m.instance().port()))
+            .collect();
         assert_eq!(seen, [("a", 2), ("b", 3)]);
         assert!(snapshot.get("a").is_some() && snapshot.get("c").is_none());
     }
@@ -362,7 +384,10 @@ mod tests {
         assert_eq!(load.get(), None);
         load.store(0, Timestamp::ZERO);
         let report = load.report().unwrap();
-        assert_eq!((report.load, report.before, report.received), (0, 0, Timestamp::ZERO));
+        assert_eq!(
+            (report.load, report.before, report.received),
+            (0, 0, Timestamp::ZERO)
+        );
         load.store(7, Timestamp::from_nanos(3));
         let report = load.report().unwrap();
         assert_eq!((report.load, report.before), (7, 0));

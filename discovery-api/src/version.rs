@@ -65,7 +65,9 @@ impl FromStr for Version {
         };
         semver::Version::parse(&format!("{numbers}{padding}{rest}"))
             .map(Self)
-            .map_err(|e| Error::invalid("version", text, "is not a semantic version").with_source(e))
+            .map_err(|e| {
+                Error::invalid("version", text, "is not a semantic version").with_source(e)
+            })
     }
 }
 

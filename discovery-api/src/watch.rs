@@ -29,7 +29,10 @@ impl Watch {
     ) -> Self {
         // A receiver made later than the first snapshot must still yield it.
         states.mark_changed();
-        Self { states, _source: source }
+        Self {
+            states,
+            _source: source,
+        }
     }
 
     /// Waits for a state that this reader has not seen, and returns the latest.
@@ -74,6 +77,8 @@ impl Watch {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("latest", &self.latest()).finish_non_exhaustive()
+        f.debug_struct("Watch")
+            .field("latest", &self.latest())
+            .finish_non_exhaustive()
     }
 }

@@ -25,6 +25,7 @@ pub struct ServerBuilder {
     registry: Arc<dyn Registry>,
     bind: SocketAddr,
     advertised_host: Option<String>,
+    advertised_port: Option<u16>,
     drain_timeout: Duration,
     propagation_wait: Option<Duration>,
     description: Description,
@@ -49,6 +50,7 @@ impl ServerBuilder {
             registry,
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             advertised_host: None,
+            advertised_port: None,
             drain_timeout: DRAIN_TIMEOUT,
             propagation_wait: None,
             description: Description {
@@ -72,6 +74,13 @@ impl ServerBuilder {
     /// bound to.
     pub fn with_advertised_host(mut self, host: impl Into<String>) -> Self {
         self.advertised_host = Some(host.into());
+        self
+    }
+
+    /// The port under which clients reach it, 1 to 65,535, where that is not the one it listens on:
+    /// behind a mapped port of a container. Default: the port it is bound to.
+    pub fn with_advertised_port(mut self, port: u16) -> Self {
+        self.advertised_port = Some(port);
         self
     }
 
@@ -159,9 +168,11 @@ impl ServerBuilder {
     {
         let host = self.host()?;
         // Any port will do to find what is wrong with the rest.
-        self.description.instance(&host, 1)?;
+        self.description
+            .instance(&host, self.advertised_port.unwrap_or(1))?;
         let (listener, local_addr) = bind(self.bind).await?;
-        let instance = self.description.instance(&host, local_addr.port())?;
+        let port = self.advertised_port.unwrap_or_else(|| local_addr.port());
+        let instance = self.description.instance(&host, port)?;
         let registration = self.registry.register(instance).await?;
 
         let (stop, stopped) = oneshot::channel();

@@ -53,6 +53,22 @@ async fn the_bound_address_is_registered_with_every_attribute() {
 }
 
 #[tokio::test]
+async fn an_advertised_port_is_registered_in_place_of_the_bound_one() {
+    let registry = ScriptedRegistry::new();
+    let error = server_of(&registry)
+        .with_advertised_port(0)
+        .start(echo)
+        .await
+        .unwrap_err();
+    assert_eq!(error.context().next(), Some(("port", "0")));
+    let builder = server_of(&registry).with_advertised_port(443);
+    let server = builder.start(echo).await.unwrap();
+    assert_eq!(server.instance().port(), 443);
+    assert_ne!(server.local_addr().port(), 443);
+    assert_eq!(registry.registered()[0].instance().port(), 443);
+}
+
+#[tokio::test]
 async fn an_unspecified_address_takes_an_advertised_host() {
     let registry = ScriptedRegistry::new();
     for unspecified in ["0.0.0.0:0", "[::]:0"] {

@@ -65,7 +65,7 @@ impl Losses {
     pub(super) fn resolve(&mut self, id: &str) -> Option<(Member, bool)> {
         let recent = self.recent.remove(id);
         let suspect = self.suspects.remove(id).map(|(_, member)| (member, true));
-        suspect.or(recent.map(|loss| (loss.member, !loss.believed)))
+        suspect.or_else(|| recent.map(|loss| (loss.member, !loss.believed)))
     }
 
     /// Judges the losses that have settled, of a set of which `remaining` are left. Returns

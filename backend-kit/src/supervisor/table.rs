@@ -145,12 +145,11 @@ impl Table {
         let member =
             Member::new(instance, entry.incarnation, cell).with_registered_at(entry.registered_at);
         let before = self.members.insert(id, member.clone());
-        let before = before.or(was_lost.filter(|_| shown == Some(true)));
+        let before = before.or_else(|| was_lost.filter(|_| shown == Some(true)));
         !before.is_some_and(|before| before.is_same(&member))
     }
 
     /// Returns whether what is shown changed: a loss that nobody announced is judged later.
-
     fn remove(&mut self, key: &str, departure: Departure, now: Instant) -> bool {
         let member = self.members.remove(key);
         let leaves = |member: &Member| member.instance().status() == Status::Draining;

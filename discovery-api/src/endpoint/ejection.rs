@@ -38,8 +38,10 @@ impl Endpoint {
         let stamp = until.as_nanos().saturating_add(1);
         self.ejection.until.store(stamp, Ordering::Relaxed);
         let more = |times: u32| Some(times.saturating_add(1));
-        let _always =
-            self.ejection.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let _always = self
+            .ejection
+            .times
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     /// Lets it in again, with a clean slate: failures before count neither as
@@ -54,7 +56,9 @@ impl Endpoint {
     pub fn forgive_ejection(&self) {
         let less = |times: u32| times.checked_sub(1);
         let _unless_zero =
-            self.ejection.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+            self.ejection
+                .times
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Successes since it was last told to [count anew](Self::count_anew).
@@ -74,8 +78,12 @@ impl Endpoint {
     /// Starts [`recent_successes`](Self::recent_successes) and
     /// [`recent_failures`](Self::recent_failures) at 0.
     pub fn count_anew(&self) {
-        self.ejection.counted_successes.store(self.successes(), Ordering::Relaxed);
-        self.ejection.counted_failures.store(self.failures(), Ordering::Relaxed);
+        self.ejection
+            .counted_successes
+            .store(self.successes(), Ordering::Relaxed);
+        self.ejection
+            .counted_failures
+            .store(self.failures(), Ordering::Relaxed);
     }
 }
 
@@ -88,7 +96,11 @@ mod tests {
 
     fn endpoint() -> Endpoint {
         let instance = Instance::builder("s", "h", 1).with_id("a").build().unwrap();
-        Endpoint::new(&Member::new(Arc::new(instance), Incarnation::from_bits(1), Arc::default()))
+        Endpoint::new(&Member::new(
+            Arc::new(instance),
+            Incarnation::from_bits(1),
+            Arc::default(),
+        ))
     }
 
     #[test]
@@ -96,13 +108,22 @@ mod tests {
         let endpoint = endpoint();
         Pick::new(&endpoint).finish(Outcome::Success);
         (0..3).for_each(|_| Pick::new(&endpoint).finish(Outcome::Failure));
-        assert_eq!((endpoint.recent_successes(), endpoint.recent_failures()), (1, 3));
+        assert_eq!(
+            (endpoint.recent_successes(), endpoint.recent_failures()),
+            (1, 3)
+        );
         endpoint.eject(Timestamp::ZERO);
         assert_eq!(endpoint.ejected_until(), Some(Timestamp::ZERO));
         endpoint.readmit();
         assert_eq!(endpoint.ejected_until(), None);
-        assert_eq!((endpoint.recent_successes(), endpoint.recent_failures()), (0, 0));
-        assert_eq!((endpoint.consecutive_failures(), endpoint.failures()), (0, 3));
+        assert_eq!(
+            (endpoint.recent_successes(), endpoint.recent_failures()),
+            (0, 0)
+        );
+        assert_eq!(
+            (endpoint.consecutive_failures(), endpoint.failures()),
+            (0, 3)
+        );
         assert_eq!(endpoint.ejections(), 1);
         (0..2).for_each(|_| endpoint.forgive_ejection());
         assert_eq!(endpoint.ejections(), 0);

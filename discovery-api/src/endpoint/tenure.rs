@@ -26,9 +26,13 @@ impl Endpoint {
 
     /// Says when it was first seen, or `None` if it was there before. The first word counts.
     pub fn mark_joined(&self, at: Option<Timestamp>) {
-        let stamp = at.map_or(LONG_AGO, |at| at.as_nanos().saturating_add(1).min(LONG_AGO - 1));
+        let stamp = at.map_or(LONG_AGO, |at| {
+            at.as_nanos().saturating_add(1).min(LONG_AGO - 1)
+        });
         let _unless_said =
-            self.tenure.0.compare_exchange(0, stamp, Ordering::Relaxed, Ordering::Relaxed);
+            self.tenure
+                .0
+                .compare_exchange(0, stamp, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -50,6 +54,9 @@ mod tests {
         for endpoint in [&new, &old] {
             endpoint.mark_joined(Some(Timestamp::from_nanos(7)));
         }
-        assert_eq!((new.joined_at(), old.joined_at()), (Some(Timestamp::ZERO), None));
+        assert_eq!(
+            (new.joined_at(), old.joined_at()),
+            (Some(Timestamp::ZERO), None)
+        );
     }
 }

@@ -281,10 +281,17 @@ async fn a_wiped_registry_empties_no_list_while_its_servers_return() {
     script.source().epoch += 1;
     script.source().cut(None);
     let held = watch
-        .wait_for(|s| s.members().iter().all(|member| !member.standing().is_registered()))
+        .wait_for(|s| {
+            s.members()
+                .iter()
+                .all(|member| !member.standing().is_registered())
+        })
         .await
         .unwrap();
-    assert_eq!((ids(&held), held.freshness().is_live()), (names.to_vec(), true));
+    assert_eq!(
+        (ids(&held), held.freshness().is_live()),
+        (names.to_vec(), true)
+    );
     for name in names {
         sleep(SECOND).await;
         script.source().put(entry(name, 100));
