@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Endpoints, Error, Result};
+use plimsoll_discovery_api::{Endpoint, Endpoints, Error, Health, Result};
 
 /// Leaves out the endpoints of weight zero: the very same list where there are none.
 ///
@@ -26,6 +26,11 @@ pub(crate) fn eligible(endpoints: &Endpoints) -> Result<Endpoints> {
         .filter(|e| may(e.instance().weight().get()))
         .map(Arc::clone)
         .collect())
+}
+
+/// Whether nothing is known to be wrong with it: neither unhealthy nor suspect.
+pub(crate) fn is_well(endpoint: &Endpoint) -> bool {
+    endpoint.health() != Health::Unhealthy && !endpoint.is_suspect()
 }
 
 /// The weight of each.

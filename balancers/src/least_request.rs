@@ -99,6 +99,13 @@ impl Picker for LeastRequestPicker {
         if self.endpoints.len() < 2 {
             return self.endpoints.first();
         }
+        if self.choices == 2 && self.sampler.is_even() {
+            // The usual case, and the same contest: without shares, the lesser count wins.
+            let (first, second) = context.rng().two_below(self.endpoints.len());
+            let (first, second) = (&self.endpoints[first], &self.endpoints[second]);
+            let second_wins = second.in_flight() < first.in_flight();
+            return Some(if second_wins { second } else { first });
+        }
         let drawn = self.sampler.several(context.rng(), self.choices);
         let mut contest = Contest::new();
         for &index in drawn.as_slice() {

@@ -41,6 +41,12 @@ impl Sampler {
         }
     }
 
+    /// Whether all shares are equal.
+    #[inline]
+    pub(crate) fn is_even(&self) -> bool {
+        self.uneven.is_none()
+    }
+
     /// One index. There is at least one.
     #[inline]
     pub(crate) fn one(&self, rng: &mut Rng) -> usize {

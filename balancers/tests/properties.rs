@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_balancers::{
-    BoundedLoadHash, LeastConnections, LeastLoad, LeastRequest, Maglev, PeakEwma, Random,
-    Rendezvous, RingHash, RoundRobin, WeightedRandom, WeightedResponseTime, WeightedRoundRobin,
+    Aperture, BoundedLoadHash, ClientSideWeightedRoundRobin, LeastConnections, LeastLoad,
+    LeastRequest, Maglev, OutlierEjection, PeakEwma, Prequal, PriorityFailover, Random,
+    RandomSubset, Rendezvous, RingHash, RoundRobin, SlowStart, Sticky, WeightedRandom,
+    WeightedResponseTime, WeightedRoundRobin, ZoneAware,
 };
 use plimsoll_discovery_api::{
     Balancer, Clock, Endpoint, Endpoints, ErrorKind, Incarnation, Instance, ManualClock, Member,
-    Outcome, Pick, PickContext, PublishedLoad, Rng,
+    Outcome, Pick, PickContext, PublishedLoad, Rng, Zone,
 };
 use proptest::prelude::*;
 
@@ -45,7 +47,9 @@ fn endpoints(cases: &[Case], clock: &ManualClock) -> (Endpoints, Vec<Pick>) {
     let mut view = |(index, case): (usize, &Case)| {
         let mut builder = Instance::builder("s", "h", 1)
             .with_id(format!("{index:03}"))
-            .with_weight(case.weight);
+            .with_weight(case.weight)
+            .with_zone(["a", "b", "c"][index % 3])
+            .with_metadata("level", (index % 2).to_string());
         if let Some(capacity) = case.capacity {
             builder = builder.with_capacity(capacity);
         }
@@ -58,6 +62,11 @@ fn endpoints(cases: &[Case], clock: &ManualClock) -> (Endpoints, Vec<Pick>) {
         let endpoint = Arc::new(Endpoint::new(&member));
         if let Some(latency) = case.latency {
             Pick::new(&*endpoint).finish_at(Outcome::Success, latency, clock.now());
+            endpoint.report_queue(index as u64, latency, clock.now());
+            endpoint.report_utilization(latency.as_secs_f64(), 10.0, 1.0, clock.now());
+            if case.under_way > 12 {
+                (0..5).for_each(|_| Pick::new(&*endpoint).finish(Outcome::Failure));
+            }
         }
         under_way.extend((0..case.under_way).map(|_| Pick::new(Arc::clone(&endpoint))));
         endpoint
@@ -88,6 +97,22 @@ fn all(seed: u64) -> Vec<Box<dyn Balancer>> {
         Box::new(WeightedRandom::new()),
         Box::new(WeightedResponseTime::new()),
         Box::new(WeightedRoundRobin::from_rng(rng())),
+        Box::new(Aperture::new(WeightedRandom::new(), 3, 2, 7).expect("in range")),
+        Box::new(ClientSideWeightedRoundRobin::from_rng(rng())),
+        Box::new(OutlierEjection::new(LeastLoad::new())),
+        Box::new(Prequal::new()),
+        Box::new(PriorityFailover::by_metadata("level", LeastLoad::new)),
+        Box::new(
+            RandomSubset::new(LeastLoad::new(), 3)
+                .expect("in range")
+                .with_seed(seed),
+        ),
+        Box::new(SlowStart::new(LeastRequest::new())),
+        Box::new(Sticky::new(LeastLoad::new())),
+        Box::new(ZoneAware::new(
+            Zone::new("a").expect("a valid name"),
+            LeastLoad::new,
+        )),
     ]
 }
 

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use self::ejection::Ejection;
 use self::peak::Peak;
+use self::reports::Reports;
 use self::tenure::Tenure;
 use crate::{
     Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing, Timestamp,
@@ -16,7 +17,10 @@ use crate::{
 
 mod ejection;
 mod peak;
+mod reports;
 mod tenure;
+
+pub use self::reports::{Queue, Utilization};
 
 /// What active checks found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -89,6 +93,7 @@ pub struct Endpoint {
     own_at_report_before: AtomicU32,
     ejection: Ejection,
     tenure: Tenure,
+    reports: Reports,
 }
 
 impl Endpoint {
@@ -108,6 +113,7 @@ impl Endpoint {
             own_at_report_before: AtomicU32::new(0),
             ejection: Ejection::default(),
             tenure: Tenure::default(),
+            reports: Reports::default(),
         }
     }
 

@@ -86,6 +86,8 @@ impl Updater {
     fn take(&mut self, snapshot: Arc<Snapshot>) {
         let members = snapshot.members();
         let mut changed = members.len() != self.endpoints.len();
+        // Whoever is there in the first answer may have been there for long.
+        let joined = self.snapshot.is_some().then(|| self.shared.clock.now());
         let mut endpoint_of = |member: &Member| match find(&self.endpoints, member) {
             Some(endpoint) => {
                 changed |= refresh(endpoint, member);
@@ -93,7 +95,9 @@ impl Updater {
             }
             None => {
                 changed = true;
-                Arc::new(Endpoint::new(member))
+                let endpoint = Endpoint::new(member);
+                endpoint.mark_joined(joined);
+                Arc::new(endpoint)
             }
         };
         let endpoints: Endpoints = members.iter().map(&mut endpoint_of).collect();

@@ -50,6 +50,21 @@ async fn statistics_survive_changes_of_membership_attributes_and_load() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_joins_later_is_told_apart_from_those_who_were_there() {
+    let members = named(2);
+    let registry = ScriptedRegistry::with(&members[..1]);
+    let client = client_of(&registry).build().await.unwrap();
+    registry.publish(&members);
+    settle().await;
+    let joined: Vec<_> = client
+        .endpoints()
+        .iter()
+        .map(|e| e.joined_at().is_some())
+        .collect();
+    assert_eq!(joined, [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_incarnation_begins_with_a_clean_slate() {
     let registry = ScriptedRegistry::with(&[member("a")]);
     let client = client_of(&registry).build().await.unwrap();
