@@ -23,6 +23,7 @@ pub(super) struct Reports {
     under_way: AtomicU64,
     /// Plus one, as above.
     queue_received: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// How busy a server says it is, as received: what
@@ -58,7 +59,8 @@ pub struct Queue {
 /// read such a report. A reader that races a writer may get parts of two reports.
 impl Endpoint {
     /// Takes in how busy the server says it is; returns whether that can be used. It cannot if a
-    /// number is negative or not finite, or if there is no utilization or no request.
+    /// number is negative or not finite, or if there is no utilization or no request: then the
+    /// report is ignored and [counted](Self::refused_reports).
     pub fn report_utilization(
         &self,
         utilization: f64,
@@ -69,6 +71,7 @@ impl Endpoint {
         let usable = |number: f64| number.is_finite() && number > 0.0;
         let errors_usable = errors_per_second.is_finite() && errors_per_second >= 0.0;
         if !usable(utilization) || !usable(requests_per_second) || !errors_usable {
+            self.reports.refused.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         let put = |place: &AtomicU64, number: f64| place.store(number.to_bits(), Ordering::Relaxed);
@@ -85,6 +88,12 @@ impl Endpoint {
         );
         reports.utilization_received.store(stamp, Ordering::Release);
         true
+    }
+
+    /// How many reports could not be used.
+    #[must_use]
+    pub fn refused_reports(&self) -> u64 {
+        self.reports.refused.load(Ordering::Relaxed)
     }
 
     /// How busy the server last said it is.
@@ -175,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_that_make_no_sense_change_nothing() {
+    fn reports_that_make_no_sense_are_counted_and_change_nothing() {
         let endpoint = endpoint();
         for bad in [-1.0, f64::NAN, f64::INFINITY] {
             assert!(!endpoint.report_utilization(bad, 1.0, 1.0, Timestamp::ZERO));
@@ -184,6 +193,6 @@ mod tests {
         }
         assert!(!endpoint.report_utilization(0.0, 1.0, 1.0, Timestamp::ZERO));
         assert!(!endpoint.report_utilization(1.0, 0.0, 1.0, Timestamp::ZERO));
-        assert_eq!(endpoint.utilization(), None);
+        assert_eq!((endpoint.utilization(), endpoint.refused_reports()), (None, 11));
     }
 }
