@@ -63,7 +63,9 @@ pub struct Unreported {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Hot {
-    in_flight: AtomicU32,
+    /// Requests in flight are those that have started and not ended in any of the three ways
+    /// below: a pick and its end are one write each.
+    started: AtomicU64,
     consecutive_failures: AtomicU32,
     successes: AtomicU64,
     failures: AtomicU64,
@@ -165,7 +167,10 @@ impl Endpoint {
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.hot.in_flight.load(Ordering::Relaxed)
+        // In this order a request that ends meanwhile counts as still under way, not as none.
+        let ended = self.successes() + self.failures() + self.cancelled();
+        let under_way = self.hot.started.load(Ordering::Relaxed).saturating_sub(ended);
+        u32::try_from(under_way).unwrap_or(u32::MAX)
     }
 
     /// Requests under way there that published loads cannot include.
@@ -224,24 +229,28 @@ impl Endpoint {
     }
 
     /// How many of this client's requests ended in success.
+    #[inline]
     #[must_use]
     pub fn successes(&self) -> u64 {
         self.hot.successes.load(Ordering::Relaxed)
     }
 
     /// How many of this client's requests ended in failure.
+    #[inline]
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.hot.failures.load(Ordering::Relaxed)
     }
 
     /// How many of this client's requests were given up.
+    #[inline]
     #[must_use]
     pub fn cancelled(&self) -> u64 {
         self.hot.cancelled.load(Ordering::Relaxed)
     }
 
     /// Failures since the last success, or since it was last [readmitted](Self::readmit).
+    #[inline]
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
         self.hot.consecutive_failures.load(Ordering::Relaxed)
@@ -276,11 +285,11 @@ impl Endpoint {
 
     #[inline]
     fn begin(&self) {
-        self.hot.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.hot.started.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[inline]
     fn end(&self, outcome: Outcome, latency: Option<Duration>) {
-        self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Outcome::Success => {
                 self.hot.successes.fetch_add(1, Ordering::Relaxed);
@@ -364,6 +373,7 @@ impl<E: std::ops::Deref<Target = Endpoint>> Pick<E> {
     }
 
     /// Reports how the request ended.
+    #[inline]
     pub fn finish(mut self, outcome: Outcome) {
         self.ended = true;
         self.endpoint.end(outcome, None);
