@@ -180,6 +180,29 @@ fault! {
 }
 
 fault! {
+    /// The client has given the session up by its own clock; the server, which did not run
+    /// meanwhile, has not.
+    async fn a_server_down_for_longer_than_the_session_finds_it_resumed(bench: Bench) {
+        let registration = bench.live("a").await;
+        let (before, life) = (bench.stat("a").await.unwrap(), registration.state().incarnation());
+        tokio::task::block_in_place(|| bench.server.kill());
+        state(&registration, "Lost", |state| matches!(state, RegistrationState::Lost { .. })).await;
+        sleep(SESSION).await;
+        tokio::task::block_in_place(|| bench.server.restart());
+        state(&registration, "Live", RegistrationState::is_live).await;
+        assert_eq!(registration.state().incarnation(), life);
+        let again = operator(bench.server.address()).await;
+        let until = Instant::now() + SESSION + SESSION;
+        while Instant::now() < until {
+            let stat = again.check_stat(&identity(&bench.service, "a")).await.unwrap();
+            let stat = stat.expect("the node never goes");
+            assert_eq!((stat.czxid, stat.ephemeral_owner), (before.czxid, before.ephemeral_owner));
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fault! {
     async fn a_paused_server_outlasting_the_session_ends_with_one_live_record(bench: Bench) {
         let registration = bench.live("a").await;
         bench.server.pause();
