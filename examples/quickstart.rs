@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run --example quickstart
 //! cargo run --example quickstart -- --registry memory://mine
+//! cargo run --example quickstart --features zk -- --registry zk://127.0.0.1:2181/mine
 //! ```
 //!
 //! It ends by itself, prints what it has shown, and exits with an error if any of it does not
@@ -75,7 +76,7 @@ fn arguments() -> Result<String, &'static str> {
     }
 }
 
-async fn run(url: &str) -> Fallible<()> {
+pub(crate) async fn run(url: &str) -> Fallible<()> {
     let start = Instant::now();
     let registry = connect(url).await?;
     let mut fleet = Fleet::start(url).await?;

@@ -6,13 +6,17 @@ use plimsoll_backend_kit::RegistryUrl;
 use plimsoll_discovery_api::{Error, ErrorKind, Registry, Result};
 
 /// The schemes there are, each with the feature that compiles it in.
-const SCHEMES: &[(&str, bool)] = &[("memory", cfg!(feature = "memory"))];
+const SCHEMES: &[(&str, bool)] = &[
+    ("memory", cfg!(feature = "memory")),
+    ("zk", cfg!(feature = "zk")),
+];
 
 /// Connects to the registry at `url`; which backend it is, the scheme says.
 ///
 /// | URL | Registry | Feature |
 /// |---|---|---|
 /// | `memory://name` | the one of that name in this process; without a name, one of its own | `memory` |
+/// | `zk://h1:2181,h2:2181/root` | the one below that path of the `ZooKeeper` ensemble | `zk` |
 ///
 /// A registry that cannot be reached is no error: registrations are pending and watches wait until
 /// it can be.
@@ -39,6 +43,8 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
     let registry: Result<Arc<dyn Registry>> = match url.scheme() {
         #[cfg(feature = "memory")]
         "memory" => crate::memory::MemoryRegistry::from_url(&url).map(|r| Arc::new(r) as _),
+        #[cfg(feature = "zk")]
+        "zk" => crate::zk::ZkRegistry::from_url(&url).map(|r| Arc::new(r) as _),
         scheme => Err(no_backend(scheme)),
     };
     registry.map_err(|e| e.with_operation("connect"))
@@ -76,6 +82,8 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         let compiled = if cfg!(feature = "memory") {
             "compiled: memory"
+        } else if cfg!(feature = "zk") {
+            "compiled: zk"
         } else {
             "compiled: )"
         };
@@ -121,6 +129,25 @@ mod tests {
                 "{url}"
             );
         }
+    }
+
+    #[cfg(feature = "zk")]
+    #[tokio::test]
+    async fn a_zk_url_needs_no_server_to_be_read() {
+        let registry = connect("zk://h1:2181,h2/root?session_timeout=4s")
+            .await
+            .unwrap();
+        assert_eq!(registry.capabilities().backend, "zk");
+        let error = connect("zk://h1?sesion_timeout=4s").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[cfg(not(feature = "zk"))]
+    #[tokio::test]
+    async fn a_zk_url_without_the_feature_names_it() {
+        let error = connect("zk://h").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `zk`"), "{error}");
     }
 
     #[cfg(not(feature = "memory"))]

@@ -4,6 +4,7 @@
 //! | Feature | What it adds |
 //! |---|---|
 //! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
+//! | `zk` | `ZooKeeper`, `zk://` and the module `zk` |
 //! | `full` | every backend |
 //!
 //! A feature adds and never changes what is there. Without any, bring a [`Registry`] of your own.
@@ -45,6 +46,9 @@ pub use connect_url::connect;
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use plimsoll_backend_memory as memory;
+#[cfg(feature = "zk")]
+#[doc(inline)]
+pub use plimsoll_backend_zk as zk;
 
 pub use client::{
     Attempt, AttemptExt, CallError, Client, ClientBuilder, ClientStats, Connection, LocalClient,

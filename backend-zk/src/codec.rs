@@ -1,0 +1,247 @@
+//! The identity node: JSON as Curator's x-discovery writes it, our record as its payload.
+
+use std::borrow::Cow;
+use std::time::{Duration, UNIX_EPOCH};
+
+use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode, unescape};
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Incarnation, Instance, Result, ServiceName, Status,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// `ServiceInstance` of Curator's x-discovery, by the names of its JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    id: Option<Cow<'a, str>>,
+    address: Option<Cow<'a, str>>,
+    port: Option<u16>,
+    ssl_port: Option<u16>,
+    #[serde(default)]
+    payload: Value,
+    #[serde(default, rename = "registrationTimeUTC")]
+    registered_ms: Option<u64>,
+    #[serde(default)]
+    service_type: Option<Cow<'a, str>>,
+    #[serde(default)]
+    uri_spec: Value,
+    /// Added by Curator 2.9; who does not know of it is enabled.
+    #[serde(default)]
+    enabled: Option<bool>,
+}
+
+pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
+    let instance = &record.instance;
+    let unwritten = |e| {
+        Error::new(
+            ErrorKind::Unexpected,
+            "the record could not be written as JSON",
+        )
+        .with_source(e)
+    };
+    let payload = serde_json::from_slice(&plimsoll_backend_kit::encode(record)?);
+    let since_epoch = record
+        .registered_at
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let secure = instance.is_secure();
+    let wire = Wire {
+        name: Some(instance.service().as_str().into()),
+        id: Some(instance.id().as_str().into()),
+        address: Some(instance.host().to_string().into()),
+        port: (!secure).then_some(instance.port()),
+        ssl_port: secure.then_some(instance.port()),
+        payload: payload.map_err(unwritten)?,
+        registered_ms: u64::try_from(since_epoch.as_millis()).ok(),
+        service_type: Some("DYNAMIC".into()),
+        uri_spec: Value::Null,
+        enabled: Some(instance.status() == Status::Up),
+    };
+    serde_json::to_vec(&wire).map_err(unwritten)
+}
+
+/// The life that wrote `bytes`; what was not written here has the life of its node.
+pub(crate) fn incarnation(bytes: &[u8], czxid: i64) -> Incarnation {
+    let written = serde_json::from_slice::<Wire<'_>>(bytes)
+        .ok()
+        .and_then(|wire| {
+            wire.payload
+                .get("incarnation")?
+                .as_str()?
+                .parse::<Incarnation>()
+                .ok()
+        });
+    written.unwrap_or_else(|| foreign(czxid))
+}
+
+fn foreign(czxid: i64) -> Incarnation {
+    Incarnation::from_bits(u128::from(czxid.unsigned_abs()))
+}
+
+/// Understands the node `key` of `service`.
+pub(crate) fn read(
+    service: &ServiceName,
+    key: &str,
+    bytes: &[u8],
+    czxid: i64,
+) -> Result<Entry, Skipped> {
+    let id = unescape(key).map_err(|cause| Skipped::new(key, cause))?;
+    let skipped = |cause| Skipped::new(&*id, cause);
+    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|e| {
+        let cause = Error::new(ErrorKind::Corrupt, "not a service instance in JSON");
+        skipped(
+            cause
+                .with_context("bytes", bytes.len().to_string())
+                .with_source(e),
+        )
+    })?;
+    let is_ours = ["schema", "incarnation"]
+        .iter()
+        .all(|f| wire.payload.get(f).is_some());
+    if !is_ours {
+        return read_foreign(service, &id, &wire, czxid).map_err(skipped);
+    }
+    let Decoded {
+        instance,
+        incarnation,
+        registered_at,
+        ..
+    } = decode(service, wire.payload.to_string().as_bytes()).map_err(skipped)?;
+    if instance.id().as_str() != id {
+        let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
+        return Err(skipped(cause.with_context("id", instance.id().as_str())));
+    }
+    let mut entry = Entry::new(instance, incarnation);
+    entry.registered_at = registered_at;
+    Ok(entry)
+}
+
+/// A node of Curator, or of Spring Cloud Zookeeper, which keeps its metadata in the payload.
+fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) -> Result<Entry> {
+    let corrupt = |why: &str| Error::new(ErrorKind::Corrupt, why);
+    let address = wire
+        .address
+        .as_deref()
+        .ok_or_else(|| corrupt("no address"))?;
+    let plain = wire.port.filter(|port| *port != 0);
+    let secure = wire.ssl_port.filter(|port| *port != 0);
+    let port = plain.or(secure).ok_or_else(|| corrupt("no port"))?;
+    let mut builder = Instance::builder(service, address, port)
+        .with_id(id)
+        .with_secure(plain.is_none());
+    if wire.enabled == Some(false) {
+        builder = builder.with_status(Status::OutOfService);
+    }
+    for (key, value) in wire
+        .payload
+        .get("metadata")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        if let Some(text) = value.as_str() {
+            builder = builder.with_metadata(key, text);
+        }
+    }
+    let instance = builder
+        .build()
+        .map_err(|cause| corrupt("the node holds a value that cannot be").with_source(cause))?;
+    let mut entry = Entry::new(instance, foreign(czxid));
+    entry.registered_at = wire
+        .registered_ms
+        .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+    Ok(entry)
+}
+
+/// The load of a load node; anything but a decimal is none.
+pub(crate) fn read_load(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn service() -> ServiceName {
+        "orders".parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_has_the_shape_of_curator() {
+        let instance = Instance::builder("orders", "10.0.0.7", 8443)
+            .with_id("a/b")
+            .with_secure(true)
+            .with_capacity(u64::MAX)
+            .with_status(Status::Draining)
+            .build()
+            .unwrap();
+        let life = Incarnation::random();
+        let record = Record::new(Arc::new(instance), life, SystemTime::now(), 3);
+        let bytes = write(&record).unwrap();
+        let entry = read(&service(), "a%2Fb", &bytes, 9).unwrap();
+        assert_eq!(entry.instance, *record.instance);
+        assert_eq!((entry.incarnation, incarnation(&bytes, 9)), (life, life));
+        let json: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(json["name"], "orders");
+        assert_eq!(json["id"], "a/b");
+        assert_eq!(json["address"], "10.0.0.7");
+        assert_eq!(
+            (&json["port"], &json["sslPort"]),
+            (&Value::Null, &Value::from(8443))
+        );
+        assert_eq!(
+            (&json["serviceType"], &json["enabled"]),
+            (&Value::from("DYNAMIC"), &Value::from(false))
+        );
+        assert!(json["registrationTimeUTC"].is_u64() && json["uriSpec"].is_null());
+        assert_eq!(read(&service(), "c", &bytes, 9).unwrap_err().key, "c");
+    }
+
+    #[test]
+    fn nodes_of_curator_and_of_spring_cloud_are_instances() {
+        let curator = br#"{"name":"orders","id":"u1","address":"h","port":80,"sslPort":null,
+            "payload":"anything","registrationTimeUTC":1700000000123,"serviceType":"DYNAMIC","uriSpec":null}"#;
+        let entry = read(&service(), "u1", curator, 77).unwrap();
+        assert_eq!(entry.instance.authority(), "h:80");
+        assert_eq!(entry.incarnation, Incarnation::from_bits(77));
+        assert!(entry.registered_at.is_some());
+        let spring = br#"{"name":"orders","id":"u2","address":"h","port":null,"sslPort":443,
+            "payload":{"@class":"org.springframework.cloud.zookeeper.discovery.ZookeeperInstance",
+            "id":"app","name":"orders","metadata":{"zone":"a"}},"registrationTimeUTC":1,
+            "serviceType":"DYNAMIC","uriSpec":{"parts":[{"value":"scheme","variable":true}]},"enabled":true}"#;
+        let entry = read(&service(), "u2", spring, 78).unwrap();
+        assert!(entry.instance.is_secure() && entry.instance.port() == 443);
+        assert_eq!(entry.instance.metadata().get("zone"), Some("a"));
+    }
+
+    #[test]
+    fn garbage_is_skipped_and_never_a_panic() {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "7",
+            "{}",
+            "{\"address\":\"h\"}",
+            "{\"address\":\"h\",\"port\":0}",
+            "\u{0}",
+        ] {
+            let skipped = read(&service(), "k", bad.as_bytes(), 1).unwrap_err();
+            assert_eq!(
+                (&*skipped.key, skipped.cause.kind()),
+                ("k", ErrorKind::Corrupt),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(read_load(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [&b""[..], b"-1", b"x", b"\xff"] {
+            assert_eq!(read_load(bad), None);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Reading a service whole.
+
+use std::collections::HashMap;
+
+use plimsoll_backend_kit::{Entry, Listing, Skipped, unescape};
+use plimsoll_discovery_api::{Incarnation, Result, Revision, ServiceName};
+use zookeeper_client::{Client, Error as Native, MultiReadResult, Stat};
+
+use crate::codec;
+use crate::error::failed;
+use crate::paths::Tree;
+
+/// So many nodes are read by one request: few enough that an answer stays far below the limits of
+/// any server even if each node is of the largest size, many enough that 10,000 instances are a
+/// few hundred requests, all under way at once.
+const BATCH: usize = 64;
+
+/// What was last seen of a node, to tell a change from a repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) czxid: i64,
+    pub(crate) mzxid: i64,
+    pub(crate) owner: i64,
+    pub(crate) incarnation: Incarnation,
+    /// Whether it could be understood.
+    pub(crate) sound: bool,
+}
+
+/// A service at one moment, with what is needed to follow it from there.
+pub(crate) struct View {
+    pub(crate) listing: Listing,
+    /// By key.
+    pub(crate) seen: HashMap<String, Seen>,
+}
+
+/// One node, or that there is none.
+pub(crate) type Node = Option<(Vec<u8>, Stat)>;
+
+/// Reads `paths`, pipelined, in their order.
+pub(crate) async fn read_all(client: &Client, paths: &[String]) -> Result<Vec<Node>> {
+    let mut requests = Vec::with_capacity(paths.len() / BATCH + 1);
+    for batch in paths.chunks(BATCH) {
+        let mut reader = client.new_multi_reader();
+        for path in batch {
+            reader.add_get_data(path).map_err(failed)?;
+        }
+        // Sent here; awaited below.
+        requests.push(reader.commit());
+    }
+    let mut nodes = Vec::with_capacity(paths.len());
+    for request in requests {
+        for result in request.await.map_err(failed)? {
+            nodes.push(match result {
+                MultiReadResult::Data { data, stat } => Some((data, stat)),
+                MultiReadResult::Error {
+                    err: Native::NoNode,
+                } => None,
+                MultiReadResult::Error { err } => return Err(failed(err)),
+                other => return Err(failed(Native::UnexpectedError(format!("{other:?}")))),
+            });
+        }
+    }
+    Ok(nodes)
+}
+
+/// Reads `service`, as the whole ensemble knows it now.
+pub(crate) async fn view(client: &Client, tree: &Tree, service: &ServiceName) -> Result<View> {
+    let branches = tree.branches(service);
+    let root = tree.services();
+    // All sent before any is awaited: the answers are of what the leader knew when it synced.
+    let (sync, history) = (client.sync(&root), client.check_stat(&root));
+    let children = client.get_children(&branches.services);
+    sync.await.map_err(failed)?;
+    let history = history.await.map_err(failed)?;
+    let (keys, parent) = match children.await {
+        Ok((keys, stat)) => (keys, Some(stat)),
+        Err(Native::NoNode) => (Vec::new(), None),
+        Err(error) => return Err(failed(error)),
+    };
+    let (identities, loads) = (
+        below(&branches.services, &keys),
+        below(&branches.load, &keys),
+    );
+    let (identities, loads) =
+        tokio::try_join!(read_all(client, &identities), read_all(client, &loads))?;
+
+    let (mut entries, mut skipped, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut newest = history.map_or(0, |stat| stat.pzxid);
+    newest = newest.max(parent.map_or(0, |stat| stat.pzxid));
+    for ((key, identity), load) in keys.into_iter().zip(identities).zip(loads) {
+        // Gone since the keys were read.
+        let Some((bytes, stat)) = identity else {
+            continue;
+        };
+        newest = newest.max(stat.mzxid);
+        let (known, entry) = understand(service, &key, &bytes, &stat);
+        match entry {
+            Ok(mut entry) => {
+                entry.load = load.and_then(|(bytes, stat)| load_of(&known, &bytes, &stat));
+                entries.push(entry);
+            }
+            Err(broken) => skipped.push(broken),
+        }
+        seen.insert(key, known);
+    }
+    let listing = Listing::new(revision(history, newest), entries, skipped);
+    Ok(View { listing, seen })
+}
+
+fn below(parent: &str, keys: &[String]) -> Vec<String> {
+    keys.iter().map(|key| format!("{parent}/{key}")).collect()
+}
+
+/// The history is that of the parent of all services, which nothing but a loss of all data ends;
+/// within it the transaction ids count.
+fn revision(history: Option<Stat>, newest: i64) -> Revision {
+    let epoch = history.map_or(0, |stat| {
+        stat.ctime.unsigned_abs().rotate_left(20) ^ stat.czxid.unsigned_abs()
+    });
+    Revision::new(epoch, newest.unsigned_abs())
+}
+
+/// Reads one identity node.
+pub(crate) fn understand(
+    service: &ServiceName,
+    key: &str,
+    bytes: &[u8],
+    stat: &Stat,
+) -> (Seen, Result<Entry, Skipped>) {
+    let entry = codec::read(service, key, bytes, stat.czxid);
+    let seen = Seen {
+        czxid: stat.czxid,
+        mzxid: stat.mzxid,
+        owner: stat.ephemeral_owner,
+        incarnation: entry
+            .as_ref()
+            .map_or_else(|_| Incarnation::from_bits(0), |entry| entry.incarnation),
+        sound: entry.is_ok(),
+    };
+    (seen, entry)
+}
+
+/// The load of a load node, if it is of the same life as the identity: both were created by one
+/// session, the load not before the identity.
+pub(crate) fn load_of(identity: &Seen, bytes: &[u8], stat: &Stat) -> Option<u64> {
+    let same_life = stat.ephemeral_owner == identity.owner && stat.czxid >= identity.czxid;
+    same_life.then(|| codec::read_load(bytes)).flatten()
+}
+
+/// The names of all services with an entry.
+pub(crate) async fn services(client: &Client, tree: &Tree) -> Result<Vec<ServiceName>> {
+    let root = tree.services();
+    let (sync, children) = (client.sync(&root), client.get_children(&root));
+    sync.await.map_err(failed)?;
+    let keys = match children.await {
+        Ok((keys, _)) => keys,
+        Err(Native::NoNode) => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let nodes = read_all(client, &below(&root, &keys)).await?;
+    let held = keys
+        .iter()
+        .zip(nodes)
+        .filter(|(_, node)| node.as_ref().is_some_and(|(_, stat)| stat.num_children > 0));
+    // A key that is no name is nobody's service.
+    Ok(held
+        .filter_map(|(key, _)| unescape(key).ok()?.parse().ok())
+        .collect())
+}

@@ -1,0 +1,67 @@
+//! The registry as users meet it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plimsoll_backend_kit::{Backend, RegistryUrl};
+use plimsoll_discovery_api::{
+    Capabilities, Instance, Registration, Registry, Result, ServiceName, Snapshot, Watch,
+};
+
+use crate::ZkBuilder;
+use crate::driver::ZkDriver;
+
+/// A registry in `ZooKeeper`.
+///
+/// One handle is one session, shared by all its registrations and watches; clones are the same
+/// handle. It connects when it is first used, within a tokio runtime. When the handle and all that
+/// came from it are dropped, the session is closed.
+#[derive(Clone, Debug)]
+pub struct ZkRegistry(pub(crate) Backend<ZkDriver>);
+
+impl ZkRegistry {
+    /// Settings for a handle on the ensemble of `hosts`, each `host` or `host:port`; the port is
+    /// 2181 unless given.
+    pub fn builder(hosts: impl IntoIterator<Item = impl Into<String>>) -> ZkBuilder {
+        ZkBuilder::new(hosts)
+    }
+
+    /// The registry of a URL such as `zk://user:password@h1:2181,h2:2181/root?session_timeout=10s`.
+    /// Options: `session_timeout`, `connect_timeout` and `load_interval`, as on [`ZkBuilder`].
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at fault.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self> {
+        ZkBuilder::from_url(url)?.build()
+    }
+
+    /// The session timeout that the server has granted; `None` before there is a session.
+    #[must_use]
+    pub fn session_timeout(&self) -> Option<Duration> {
+        self.0.driver().session_timeout()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Registry for ZkRegistry {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn register(&self, instance: Instance) -> Result<Registration> {
+        self.0.register(instance).await
+    }
+
+    async fn watch(&self, service: &ServiceName) -> Result<Watch> {
+        self.0.watch(service).await
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.0.list(service).await
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        self.0.services().await
+    }
+}

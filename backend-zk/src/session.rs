@@ -1,0 +1,194 @@
+//! The one session of a registry handle, and the task that keeps it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
+use zookeeper_client::{Client, SessionInfo, SessionState};
+
+use crate::builder::Config;
+use crate::error::failed;
+
+/// The longest pause between two attempts to connect.
+const RECONNECT_CAP: Duration = Duration::from_secs(1);
+/// Wrong credentials are not mended by haste.
+const REFUSED_RETRY: Duration = Duration::from_secs(5);
+
+/// Where the session stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    /// The client, from its connection until its end.
+    pub(crate) client: Option<Client>,
+    /// The session, until the server has declared it ended.
+    pub(crate) id: Option<i64>,
+    /// Counts every change of the connection, so that whoever waits sees each.
+    pub(crate) turn: u64,
+    /// Why there is no connection; before the first attempt has ended there is no telling.
+    pub(crate) cause: Option<Error>,
+}
+
+/// Ends its task with it.
+pub(crate) struct Session {
+    link: watch::Receiver<Link>,
+    task: AbortHandle,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.link.borrow().id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Needs a tokio runtime.
+    pub(crate) fn open(config: Arc<Config>) -> Self {
+        let (sender, link) = watch::channel(Link::default());
+        let task = tokio::spawn(keep(config, sender)).abort_handle();
+        Self { link, task }
+    }
+
+    pub(crate) fn links(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// The negotiated timeout, while there is a session.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.link
+            .borrow()
+            .client
+            .as_ref()
+            .map(Client::session_timeout)
+    }
+
+    /// The client, connected; waits for nothing but the very first attempt to connect.
+    ///
+    /// Requests made while the client is disconnected would be kept back and carried out later,
+    /// long after they were given up.
+    pub(crate) async fn client(&self) -> Result<(Client, i64)> {
+        let mut link = self.link.clone();
+        let first = link
+            .wait_for(|link| link.client.is_some() || link.cause.is_some())
+            .await;
+        let Ok(link) = first else {
+            return Err(Error::new(ErrorKind::Closed, "the session was given up"));
+        };
+        match &link.client {
+            Some(client) if client.state() == SessionState::SyncConnected => {
+                Ok((client.clone(), client.session_id().0))
+            }
+            _ => Err(link.cause.clone().unwrap_or_else(disconnected)),
+        }
+    }
+}
+
+fn disconnected() -> Error {
+    Error::new(ErrorKind::Unavailable, "disconnected from ZooKeeper")
+}
+
+/// Connects, and whenever the client has come to its end, asks the server about the old session
+/// before it begins a new one: a client declares its session expired by its own clock, while the
+/// server may still hold it with all its nodes. Since a new session begins only when the server
+/// has declared the old one ended, nothing that was still on its way for the old one can be
+/// carried out any more.
+async fn keep(config: Arc<Config>, link: watch::Sender<Link>) {
+    let mut former: Option<SessionInfo> = None;
+    let mut rng = Rng::from_entropy();
+    let mut failures = 0_u32;
+    loop {
+        match connect(&config, former.clone()).await {
+            Ok(client) => {
+                failures = 0;
+                former = Some(client.session().clone());
+                follow(&client, &link).await;
+            }
+            Err(error) => {
+                let expired = former.is_some() && is_expired(&error);
+                let refused = error.kind() == ErrorKind::Unauthenticated;
+                link.send_modify(|link| {
+                    link.client = None;
+                    link.turn += 1;
+                    if expired {
+                        link.id = None;
+                    } else {
+                        link.cause = Some(error.clone());
+                    }
+                });
+                if expired {
+                    tracing::info!("session expired; beginning a new one");
+                    former = None;
+                    continue;
+                }
+                tracing::debug!(%error, "not connected");
+                failures += 1;
+                let bound = Duration::from_millis(50)
+                    .saturating_mul(2_u32.saturating_pow(failures.min(10)))
+                    .min(RECONNECT_CAP);
+                let pause = if refused { REFUSED_RETRY } else { bound };
+                sleep(pause.mul_f64(0.5 + 0.5 * rng.next_f64())).await;
+            }
+        }
+    }
+}
+
+fn is_expired(error: &Error) -> bool {
+    let native =
+        std::error::Error::source(error).and_then(|s| s.downcast_ref::<zookeeper_client::Error>());
+    matches!(
+        native,
+        Some(zookeeper_client::Error::SessionExpired | zookeeper_client::Error::SessionMoved)
+    )
+}
+
+async fn connect(config: &Config, former: Option<SessionInfo>) -> Result<Client> {
+    let mut connector = Client::connector()
+        .with_session_timeout(config.session_timeout)
+        .with_fail_eagerly();
+    if let Some(credentials) = &config.credentials {
+        connector = connector.with_auth("digest", credentials.as_bytes());
+    }
+    if let Some(session) = former {
+        connector = connector.with_session(session);
+    }
+    let hosts = config.hosts.join(",");
+    match timeout(config.connect_timeout, connector.connect(&hosts)).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "no ZooKeeper server answered in time",
+        )
+        .with_context("waited", format!("{:?}", config.connect_timeout))),
+    }
+}
+
+/// Tells of the connection until the client has come to its end.
+async fn follow(client: &Client, link: &watch::Sender<Link>) {
+    let mut states = client.state_watcher();
+    let mut state = client.state();
+    loop {
+        let connected = state == SessionState::SyncConnected;
+        link.send_modify(|link| {
+            link.turn += 1;
+            link.id = Some(client.session_id().0);
+            link.client = Some(client.clone());
+            link.cause = (!connected).then(disconnected);
+        });
+        tracing::debug!(session = %client.session_id(), ?state, "session");
+        if state.is_terminated() {
+            return;
+        }
+        state = states.changed().await;
+    }
+}

@@ -1,0 +1,253 @@
+//! What the conformance suite asks of a backend's tests.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plimsoll_backend_kit::escape;
+use plimsoll_backend_zk::{ZkBuilder, ZkRegistry};
+use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
+};
+use zookeeper_client::{Acls, Client, CreateMode};
+
+use super::proxy::{Mode, Proxy};
+use super::raw::end_session;
+use super::server::Server;
+
+pub const ROOT: &str = "plimsoll-test";
+pub const SESSION: Duration = Duration::from_secs(4);
+
+/// One server, and a proxy before it for each handle.
+pub struct ZkHarness {
+    server: Mutex<Server>,
+    proxies: Mutex<Vec<Arc<Proxy>>>,
+    outage: Mode,
+    nested: bool,
+    down: Mutex<bool>,
+}
+
+impl ZkHarness {
+    pub fn start(outage: Mode, nested: bool) -> Self {
+        Self {
+            server: Mutex::new(Server::start()),
+            proxies: Mutex::default(),
+            outage,
+            nested,
+            down: Mutex::new(false),
+        }
+    }
+
+    fn address(&self) -> std::net::SocketAddr {
+        self.server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .address()
+    }
+
+    fn proxies(&self) -> Vec<Arc<Proxy>> {
+        self.proxies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, mode: Mode) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = mode != Mode::Pass;
+        self.proxies().iter().for_each(|proxy| proxy.set(mode));
+    }
+
+    /// Past every proxy, as an operator would.
+    async fn operator(&self) -> Client {
+        operator(self.address()).await
+    }
+
+    /// Which session owns the record.
+    async fn owner(&self, service: &ServiceName, id: &InstanceId) -> Option<i64> {
+        let stat = self
+            .operator()
+            .await
+            .check_stat(&identity(service, id.as_str()))
+            .await;
+        stat.expect("the server is up")
+            .map(|stat| stat.ephemeral_owner)
+    }
+
+    fn proxy_of(&self, session: i64) -> Option<Arc<Proxy>> {
+        let granted = |proxy: &&Arc<Proxy>| proxy.tickets().iter().any(|t| t.id == session);
+        self.proxies().iter().find(granted).cloned()
+    }
+}
+
+pub fn identity(service: &ServiceName, id: &str) -> String {
+    format!(
+        "/{ROOT}/services/{}/{}",
+        escape(service.as_str()),
+        escape(id)
+    )
+}
+
+pub fn load(service: &ServiceName, id: &str) -> String {
+    format!("/{ROOT}/load/{}/{}", escape(service.as_str()), escape(id))
+}
+
+pub async fn operator(address: std::net::SocketAddr) -> Client {
+    let connector = Client::connector().with_session_timeout(Duration::from_secs(20));
+    connector
+        .connect(&address.to_string())
+        .await
+        .expect("the server is up")
+}
+
+/// A handle timed for tests: a short session, loads that age fast, a grace that can be waited out.
+pub fn builder(address: std::net::SocketAddr) -> ZkBuilder {
+    ZkRegistry::builder([address.to_string()])
+        .with_root(ROOT)
+        .with_session_timeout(SESSION)
+        .with_connect_timeout(Duration::from_secs(1))
+        .with_timings(|timings| {
+            timings.load.min_interval = Duration::from_millis(50);
+            timings.load.absolute = 1;
+            timings.load.settle = Duration::from_millis(50);
+            timings.load.max_age = Duration::from_secs(1);
+            timings.backoff.cap = Duration::from_millis(500);
+            timings.conflict_retry = Duration::from_millis(500);
+            timings.hold_down.grace = timing().grace;
+            timings.deregister_timeout = Duration::from_secs(3);
+        })
+}
+
+/// Ceilings for a busy machine; short where a case waits in full.
+pub fn timing() -> Timing {
+    Timing::new(Duration::from_secs(8))
+        .with_quiet(Duration::from_millis(300))
+        .with_detection(Duration::from_secs(6))
+        .with_expiry(Duration::from_secs(7))
+        .with_recovery(Duration::from_secs(13))
+        .with_removal(Duration::from_secs(5))
+        .with_grace(Duration::from_secs(14))
+        .with_rounds(8)
+}
+
+#[async_trait]
+impl Harness for ZkHarness {
+    async fn registry(&self) -> Arc<dyn Registry> {
+        let down = *self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = if down { self.outage } else { Mode::Pass };
+        let proxy = Arc::new(Proxy::start(self.address(), mode));
+        self.proxies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&proxy));
+        let registry = builder(proxy.address()).build().expect("good settings");
+        if !down {
+            registry.services().await.expect("the registry is up");
+        }
+        if self.nested {
+            let inner: Arc<dyn Registry> = Arc::new(registry);
+            let boxed: Box<dyn Registry> = Box::new(inner);
+            return Arc::new(Arc::new(boxed));
+        }
+        Arc::new(registry)
+    }
+
+    fn timing(&self) -> Timing {
+        timing()
+    }
+
+    fn faults(&self) -> &dyn Faults {
+        self
+    }
+}
+
+#[async_trait]
+impl Faults for ZkHarness {
+    async fn expire(&self, service: &ServiceName, id: &InstanceId) {
+        let Some(session) = self.owner(service, id).await else {
+            return;
+        };
+        let ticket = self.proxy_of(session).and_then(|proxy| {
+            proxy
+                .tickets()
+                .into_iter()
+                .rev()
+                .find(|ticket| ticket.id == session)
+        });
+        let (ticket, address) = (ticket.expect("a session of this harness"), self.address());
+        tokio::task::spawn_blocking(move || end_session(address, &ticket))
+            .await
+            .expect("the session to end");
+    }
+
+    async fn crash(&self, service: &ServiceName, ids: &[InstanceId]) {
+        let mut struck = Vec::new();
+        for id in ids {
+            let Some(session) = self.owner(service, id).await else {
+                continue;
+            };
+            struck.extend(self.proxy_of(session));
+        }
+        for proxy in struck {
+            proxy.set(Mode::End);
+        }
+    }
+
+    async fn outage(&self) {
+        self.set(self.outage);
+    }
+
+    async fn restore(&self) {
+        self.set(Mode::Pass);
+    }
+
+    async fn wipe(&self) {
+        tokio::task::block_in_place(|| {
+            self.server
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .restart_empty();
+        });
+    }
+
+    async fn poison(&self, service: &ServiceName) {
+        let operator = self.operator().await;
+        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let path = identity(service, "broken");
+        let parent = path.rsplit_once('/').expect("a path").0;
+        operator.mkdir(parent, &options).await.expect("the parent");
+        operator
+            .create(&path, b"{\"not\": an instance", &options)
+            .await
+            .expect("the entry");
+    }
+
+    async fn write_load(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        incarnation: Incarnation,
+        value: u64,
+    ) -> Result<()> {
+        let operator = self.operator().await;
+        let failed = |e| Error::new(ErrorKind::Unavailable, "not written").with_source(e);
+        let (path, value) = (identity(service, id.as_str()), value.to_string());
+        let (bytes, stat) = operator.get_data(&path).await.map_err(failed)?;
+        // The record says whose it is, and the write holds only for this version of it.
+        if !String::from_utf8_lossy(&bytes).contains(&incarnation.to_string()) {
+            return Err(Error::new(
+                ErrorKind::LeaseExpired,
+                "another life stands there",
+            ));
+        }
+        let mut writer = operator.new_multi_writer();
+        writer
+            .add_check_version(&path, stat.version)
+            .map_err(failed)?;
+        writer
+            .add_set_data(&load(service, id.as_str()), value.as_bytes(), None)
+            .map_err(failed)?;
+        let written = writer.commit().await;
+        written.map(drop).map_err(|e| failed(e.into()))
+    }
+}
