@@ -169,7 +169,11 @@ impl Endpoint {
     pub fn in_flight(&self) -> u32 {
         // In this order a request that ends meanwhile counts as still under way, not as none.
         let ended = self.successes() + self.failures() + self.cancelled();
-        let under_way = self.hot.started.load(Ordering::Relaxed).saturating_sub(ended);
+        let under_way = self
+            .hot
+            .started
+            .load(Ordering::Relaxed)
+            .saturating_sub(ended);
         u32::try_from(under_way).unwrap_or(u32::MAX)
     }
 

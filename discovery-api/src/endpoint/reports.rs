@@ -193,6 +193,9 @@ mod tests {
         }
         assert!(!endpoint.report_utilization(0.0, 1.0, 1.0, Timestamp::ZERO));
         assert!(!endpoint.report_utilization(1.0, 0.0, 1.0, Timestamp::ZERO));
-        assert_eq!((endpoint.utilization(), endpoint.refused_reports()), (None, 11));
+        assert_eq!(
+            (endpoint.utilization(), endpoint.refused_reports()),
+            (None, 11)
+        );
     }
 }
