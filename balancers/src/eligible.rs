@@ -9,23 +9,18 @@ use plimsoll_discovery_api::{Endpoint, Endpoints, Error, Health, Result};
 /// # Errors
 /// `InvalidArgument` if there are endpoints and all of them weigh nothing.
 pub(crate) fn eligible(endpoints: &Endpoints) -> Result<Endpoints> {
-    let may = |weight: u32| weight != 0;
-    let count = endpoints
-        .iter()
-        .filter(|e| may(e.instance().weight().get()))
-        .count();
-    if count == endpoints.len() {
+    let may = |endpoint: &&Arc<Endpoint>| endpoint.instance().weight().get() != 0;
+    let Some(first) = endpoints.iter().position(|e| !may(&e)) else {
         return Ok(Arc::clone(endpoints));
-    }
-    if count == 0 {
+    };
+    let (before, after) = endpoints.split_at(first);
+    let rest = after.iter().skip(1).filter(may);
+    let eligible: Endpoints = before.iter().chain(rest).map(Arc::clone).collect();
+    if eligible.is_empty() {
         return Err(Error::invalid("weight", 0, "is zero for every endpoint")
             .with_context("endpoints", endpoints.len().to_string()));
     }
-    Ok(endpoints
-        .iter()
-        .filter(|e| may(e.instance().weight().get()))
-        .map(Arc::clone)
-        .collect())
+    Ok(eligible)
 }
 
 /// Whether nothing is known to be wrong with it: neither unhealthy nor suspect.

@@ -8,8 +8,10 @@ use crate::eligible::eligible;
 use crate::hash;
 use crate::md5::md5;
 
+mod layout;
 mod ring;
 
+use layout::{Label, Layout};
 use ring::Ring;
 
 /// Sends equal keys to one endpoint, by the ring of points that ketama lays out, as memcached
@@ -26,14 +28,18 @@ use ring::Ring;
 /// clients, lay out by [authority](Self::with_authority) and hash keys with [`ketama_key`].
 ///
 /// *Pick*: O(1) on average: one look-up in a guide to the ring, a step or two along it; writes
-/// nothing shared. *Rebuild*: 40 MD5 digests for each endpoint and a sort, about 15 ms for 1,000
-/// endpoints; 1.9 KB for each.
+/// nothing shared. *Rebuild*: one pass over the last ring, and 40 MD5 digests for each endpoint
+/// that is new and those that a changed weight adds or takes: for 1,000 endpoints 10 ms the first
+/// time and 0.4 to 0.8 ms when one joins, leaves or changes weight. 2 to 2.6 KB for each endpoint,
+/// of which the balancer keeps the points for the next rebuild, shared with its last picker.
 ///
 /// *Use it* to share a keyspace with other ketama clients, or where only the keys of the one that
 /// left may move. Else [`Maglev`](crate::Maglev) spreads keys more evenly and picks faster.
 #[derive(Clone, Debug, Default)]
 pub struct RingHash {
     by_authority: bool,
+    /// The last one; none before the first build.
+    layout: Option<Layout>,
 }
 
 impl RingHash {
@@ -42,6 +48,7 @@ impl RingHash {
     pub const fn new() -> Self {
         Self {
             by_authority: false,
+            layout: None,
         }
     }
 
@@ -72,18 +79,17 @@ impl Balancer for RingHash {
         let endpoints = eligible(endpoints)?;
         let label = |endpoint: &Arc<Endpoint>| {
             let instance = endpoint.instance();
-            let name = if self.by_authority {
-                instance.authority()
-            } else {
-                endpoint.id().to_string()
+            let label = Label {
+                id: endpoint.id().clone(),
+                authority: self.by_authority.then(|| instance.authority()),
             };
-            (name, instance.weight().get())
+            (label, instance.weight().get())
         };
-        let labels: Vec<_> = endpoints.iter().map(label).collect();
-        Ok(Box::new(RingHashPicker {
-            ring: Ring::new(&labels),
-            endpoints,
-        }))
+        let labels = endpoints.iter().map(label).collect();
+        let layout = self.layout.take().unwrap_or_default().next(labels);
+        let ring = Ring::new(layout.points());
+        self.layout = Some(layout);
+        Ok(Box::new(RingHashPicker { endpoints, ring }))
     }
 }
 

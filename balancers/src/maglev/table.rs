@@ -38,12 +38,11 @@ impl Table {
             .iter()
             .map(|e| Claims::new(e.id().as_str().as_bytes(), size))
             .collect();
-        let mut slots = vec![FREE; size].into_boxed_slice();
+        let mut filling = Filling::new(size);
         let weights = weights(endpoints);
         if weights.windows(2).all(|pair| pair[0] == pair[1]) {
-            for turn in 0..size {
-                let index = turn % claims.len();
-                claims[index].take(&mut slots, index);
+            for index in (0..claims.len()).cycle().take(size) {
+                filling.give(&mut claims[index], index);
             }
         } else {
             // The k-th turn of an endpoint comes at k - 1/2 over its weight, which shares slots
@@ -57,19 +56,56 @@ impl Table {
             for _ in 0..size {
                 if let Some(mut next) = queue.peek_mut() {
                     let index = next.0.1;
-                    claims[index].take(&mut slots, index);
+                    filling.give(&mut claims[index], index);
                     turns[index] += 1.0;
                     *next = due(turns[index], index);
                 }
             }
         }
-        Ok(Self(slots))
+        Ok(Self(filling.slots))
     }
 
     /// Who owns the slot of `hash`, of which all bits count. The table is not empty.
     #[inline]
     pub(crate) fn get(&self, hash: u64) -> usize {
         self.0[hash::below(hash, self.0.len())] as usize
+    }
+}
+
+/// A table that is not full yet.
+struct Filling {
+    slots: Box<[u32]>,
+    free: usize,
+    /// All free slots, once they are few.
+    last: Vec<usize>,
+    few: usize,
+}
+
+impl Filling {
+    fn new(size: usize) -> Self {
+        Self {
+            slots: vec![FREE; size].into_boxed_slice(),
+            free: size,
+            last: Vec::new(),
+            // Trying slots until one is free takes `size / free` steps, and comparing all free
+            // ones takes `free`, of about four times the cost.
+            few: size.isqrt() / 2,
+        }
+    }
+
+    /// Gives the first free slot of its order, of which there is one, to `owner`.
+    fn give(&mut self, claims: &mut Claims, owner: usize) {
+        let slot = if self.free > self.few {
+            claims.try_all(&self.slots)
+        } else {
+            if self.last.is_empty() {
+                self.last
+                    .extend((0..self.slots.len()).filter(|&slot| self.slots[slot] == FREE));
+            }
+            claims.compare(&mut self.last, self.slots.len())
+        };
+        self.slots[slot] = u32::try_from(owner).unwrap_or(FREE);
+        self.free -= 1;
     }
 }
 
@@ -87,8 +123,8 @@ impl Claims {
         }
     }
 
-    /// Gives the first free slot of its order, of which there is one, to `owner`.
-    fn take(&mut self, slots: &mut [u32], owner: usize) {
+    /// The first free slot of its order, of which there is one, by trying one after the other.
+    fn try_all(&mut self, slots: &[u32]) -> usize {
         loop {
             let slot = self.next;
             self.next += self.skip;
@@ -96,11 +132,42 @@ impl Claims {
                 self.next -= slots.len();
             }
             if slots[slot] == FREE {
-                slots[slot] = u32::try_from(owner).unwrap_or(FREE);
-                return;
+                return slot;
             }
         }
     }
+
+    /// The same, by working out when each of the `free` ones would be tried; takes it from them.
+    fn compare(&mut self, free: &mut Vec<usize>, size: usize) -> usize {
+        let per_slot = inverse(self.skip, size);
+        // The product is below `size` squared, which is 45 bits for the largest table.
+        let tries = |slot: usize| {
+            let ahead = if slot < self.next { size } else { 0 } + slot - self.next;
+            ahead as u64 * per_slot as u64 % size as u64
+        };
+        let first = (0..free.len())
+            .min_by_key(|&at| tries(free[at]))
+            .unwrap_or(0);
+        let slot = free.swap_remove(first);
+        self.next = (slot + self.skip) % size;
+        slot
+    }
+}
+
+/// What gives 1 modulo `size`, a prime, when multiplied by `number`, which is from 1 to below it:
+/// by Euclid's algorithm.
+fn inverse(number: usize, size: usize) -> usize {
+    let (mut rest, mut next_rest) = (size, number);
+    // Factors of `number` that leave these rests, modulo `size`.
+    let (mut factor, mut next_factor) = (0, 1);
+    while next_rest > 1 {
+        let quotient = rest / next_rest;
+        (rest, next_rest) = (next_rest, rest % next_rest);
+        #[expect(clippy::cast_possible_truncation, reason = "smaller than `size`")]
+        let product = (quotient as u64 * next_factor as u64 % size as u64) as usize;
+        (factor, next_factor) = (next_factor, (factor + size - product) % size);
+    }
+    next_factor
 }
 
 #[cfg(test)]
@@ -150,6 +217,33 @@ mod tests {
             let ids = ["orders-1", "orders-2", "orders-3"];
             let servers: Vec<_> = ids.into_iter().zip(weights).map(server).collect();
             assert_eq!(*Table::new(&views(&servers), 13).unwrap().0, slots);
+        }
+    }
+
+    #[test]
+    fn the_last_slots_are_given_as_if_all_were_tried() {
+        for size in [2, 3, 13, 1009, 65_537] {
+            let ids: Vec<_> = (0..size.min(300)).map(|id| format!("{id}")).collect();
+            let claims = || ids.iter().map(|id| Claims::new(id.as_bytes(), size));
+            let (mut ones, mut others): (Vec<_>, Vec<_>) = (claims().collect(), claims().collect());
+            let mut filling = Filling::new(size);
+            let mut slots = vec![FREE; size];
+            for turn in 0..size {
+                let index = turn % ids.len();
+                filling.give(&mut ones[index], index);
+                let slot = others[index].try_all(&slots);
+                slots[slot] = u32::try_from(index).unwrap();
+            }
+            assert!(*filling.slots == *slots, "{size}");
+        }
+    }
+
+    #[test]
+    fn inverses_multiply_to_one() {
+        for size in [2, 3, 13, 1009, 65_537, 5_000_011_usize] {
+            for number in (1..size).step_by(size / 1009 + 1).chain([size - 1]) {
+                assert_eq!(number * inverse(number, size) % size, 1, "{number}, {size}");
+            }
         }
     }
 
