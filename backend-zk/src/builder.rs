@@ -137,7 +137,9 @@ impl ZkBuilder {
         self
     }
 
-    /// The shortest time between two publications of a load. Default: 2 s.
+    /// The shortest time between two publications of a load, and with it the longest that any
+    /// change, however small, goes unpublished. Default: 2 s, and 10 s for changes below both 8 and
+    /// a tenth.
     pub fn with_load_interval(mut self, interval: Duration) -> Self {
         self.load_interval = Some(interval);
         self
@@ -189,7 +191,7 @@ impl ZkBuilder {
         let mut timings = timings(self.session_timeout);
         if let Some(interval) = self.load_interval {
             timings.load.min_interval = interval;
-            timings.load.settle = timings.load.settle.max(interval);
+            timings.load.settle = interval;
             timings.load.max_age = timings.load.max_age.max(interval);
         }
         for change in self.changes {
