@@ -42,7 +42,7 @@ async fn the_quickstart_keeps_its_promises_while_the_registry_is_killed_and_rest
     let server = Arc::new(Mutex::new(server));
     let outage = Outage {
         down: change(Arc::clone(&server), Server::kill),
-        up: change(server, Server::restart),
+        up: change(Arc::clone(&server), Server::restart),
     };
     quickstart::run_through(&url, Some(outage))
         .await
