@@ -1,21 +1,15 @@
 //! What the quickstart promises, over a real `ZooKeeper`.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the server and the quickstart are used in part"
-)]
-#![expect(clippy::print_stderr, reason = "a skip must be seen")]
-
-#[path = "../examples/quickstart.rs"]
-mod quickstart;
-#[path = "../backend-zk/tests/support/server.rs"]
-mod server;
+#![allow(dead_code, reason = "the quickstart is used in part")]
 
 use std::sync::{Arc, Mutex};
 
+use plimsoll_test_servers::zk::{self, Server};
+
 use quickstart::Outage;
-use server::Server;
+
+#[path = "../examples/quickstart.rs"]
+mod quickstart;
 
 fn url(server: &Server) -> String {
     format!("{}&load_interval=200ms", server.url("quickstart"))
@@ -23,7 +17,7 @@ fn url(server: &Server) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_keeps_its_promises() {
-    if !server::available() {
+    if !zk::available() {
         return;
     }
     let server = Server::start();
@@ -34,7 +28,7 @@ async fn the_quickstart_keeps_its_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quickstart_keeps_its_promises_while_the_registry_is_killed_and_restarted() {
-    if !server::available() {
+    if !zk::available() {
         return;
     }
     let server = Server::start();
