@@ -203,6 +203,9 @@ pub struct Listing {
     pub entries: Vec<Entry>,
     /// What could not.
     pub skipped: Vec<Skipped>,
+    /// The lives of which the registry still knows that they were deregistered, where it keeps
+    /// such a memory: what is missing and named here has not been lost.
+    pub departed: Vec<Incarnation>,
 }
 
 impl Listing {
@@ -213,7 +216,15 @@ impl Listing {
             revision,
             entries,
             skipped,
+            departed: Vec::new(),
         }
+    }
+
+    /// The same, with the lives that are known to have been deregistered.
+    #[must_use]
+    pub fn with_departed(mut self, departed: Vec<Incarnation>) -> Self {
+        self.departed = departed;
+        self
     }
 }
 

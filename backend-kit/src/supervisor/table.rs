@@ -1,6 +1,6 @@
 //! The members of one service, as the registry's words add up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,13 @@ impl Table {
             changed |= self.put(entry, now);
         }
         let new_history = listing.revision.epoch() != self.revision.epoch();
+        let departed: HashSet<_> = listing.departed.into_iter().collect();
         for id in gone {
+            let life = self.members[&id].incarnation();
+            if departed.contains(&life) {
+                changed |= self.remove(id.as_str(), Departure::Graceful, now);
+                continue;
+            }
             if new_history && let Some(member) = self.members.remove(&id) {
                 self.losses.hold(member, now);
                 changed = true;

@@ -322,6 +322,27 @@ async fn suspects_that_do_not_return_are_dropped_after_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_left_while_nobody_watched_is_gone_at_once_if_the_registry_remembers() {
+    let (script, _backend, mut watch) = watched(&["a", "b", "c"]).await;
+    let at = Instant::now();
+    {
+        let mut source = script.source();
+        source.mute = true;
+        source.departed = vec![
+            entry("a", 1).incarnation,
+            // An earlier life of one whose present life was lost.
+            Incarnation::from_bits(7),
+        ];
+        source.entries.clear();
+        source.mute = false;
+        source.cut(None);
+    }
+    let left = watch.wait_for(|s| s.get("a").is_none()).await.unwrap();
+    assert_eq!(ids(&left), ["b", "c"], "those are held down");
+    assert!(at.elapsed() < script.timings.hold_down.grace);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_says_that_it_goes_is_believed_at_once_even_the_last() {
     let (script, _backend, mut watch) = watched(&["a", "b"]).await;
     script.source().remove("a", Departure::Graceful);

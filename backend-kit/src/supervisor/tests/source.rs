@@ -39,6 +39,8 @@ pub(super) struct Source {
     /// Changes are made, but not told.
     pub(super) mute: bool,
     pub(super) subscriptions: usize,
+    /// What the registry remembers of deregistrations.
+    pub(super) departed: Vec<Incarnation>,
     streams: Vec<mpsc::UnboundedSender<Result<Update>>>,
 }
 
@@ -50,6 +52,7 @@ impl Source {
     fn listing(&self) -> Listing {
         let entries = self.entries.values().cloned().collect();
         Listing::new(self.revision(), entries, self.skipped.clone())
+            .with_departed(self.departed.clone())
     }
 
     pub(super) fn tell(&mut self, change: Change) {
