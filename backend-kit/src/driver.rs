@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use plimsoll_discovery_api::{
@@ -101,6 +101,13 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As on the trait.
     async fn renew(&self, claim: &Self::Claim) -> Result<()>;
+
+    /// How long the record of `claim` is believed to stand after it was last confirmed, where the
+    /// registry has granted less than was asked for. Asked before each use; at most
+    /// [`Timings::lease`] counts, and renewals come at least three times as often.
+    fn granted_lease(&self, _claim: &Self::Claim) -> Option<Duration> {
+        None
+    }
 
     /// Returns when the driver has learned, with authority, that the record is gone; never
     /// otherwise. Cancel safe.

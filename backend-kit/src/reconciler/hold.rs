@@ -129,8 +129,20 @@ impl<'a, D: Driver> Holding<'a, D> {
         }
     }
 
+    fn lease(&self) -> Option<Duration> {
+        let granted = self.parts.driver.granted_lease(&self.claim);
+        let asked = self.parts.timings.lease;
+        asked.map(|asked| granted.map_or(asked, |granted| granted.min(asked)))
+    }
+
     fn lease_end(&self) -> Option<Instant> {
-        self.parts.timings.lease.map(|lease| self.confirmed + lease)
+        self.lease().map(|lease| self.confirmed + lease)
+    }
+
+    fn renew_interval(&self) -> Duration {
+        let asked = self.parts.timings.renew_interval;
+        let granted = self.parts.driver.granted_lease(&self.claim);
+        granted.map_or(asked, |granted| asked.min(granted / 3))
     }
 
     fn has_lapsed(&self) -> bool {
@@ -233,7 +245,7 @@ impl<'a, D: Driver> Holding<'a, D> {
                 let mut delay = self.renewals.failed(&mut self.parts.rng);
                 if !self.has_lapsed() {
                     // While the lease stands there is something to save.
-                    delay = delay.min(self.parts.timings.renew_interval);
+                    delay = delay.min(self.renew_interval());
                 }
                 match updating {
                     Some(_) => {
@@ -287,7 +299,7 @@ impl<'a, D: Driver> Holding<'a, D> {
     /// A tenth early or late, so that a fleet that started as one does not renew as one.
     fn schedule_renewal(&mut self) {
         let factor = 0.9 + 0.2 * self.parts.rng.next_f64();
-        self.renew_at = Instant::now() + self.parts.timings.renew_interval.mul_f64(factor);
+        self.renew_at = Instant::now() + self.renew_interval().mul_f64(factor);
     }
 
     fn flush(&mut self, reply: FlushReply) {

@@ -119,6 +119,26 @@ async fn a_silent_registry_makes_it_suspect_then_lost_and_the_same_life_is_resum
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_that_was_granted_shorter_is_renewed_in_time_and_believed_no_longer() {
+    let script = Script::new();
+    script.world().granted = Some(SECOND);
+    let registration = start(&script);
+    live(&registration).await;
+    sleep(10 * SECOND).await;
+    assert!(registration.state().is_live());
+    let renewals = script.count("renew");
+    assert!((25..=40).contains(&renewals), "{renewals} in 10 s");
+    script.world().mode = Mode::Hang;
+    let lost = |state: &RegistrationState| matches!(state, RegistrationState::Lost { .. });
+    let cut = Instant::now();
+    let mut states = registration.states();
+    let reached = timeout(30 * SECOND, states.wait_for(lost)).await;
+    reached.expect("lost within the bound");
+    assert!(cut.elapsed() <= SECOND, "{:?}", cut.elapsed());
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_process_that_was_stopped_past_its_lease_writes_nothing_before_it_has_renewed() {
     let script = Script::new();
     let registration = start(&script);

@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) replies_to_lose: u32,
     /// So many calls are carried out only after their caller has stopped waiting.
     pub(super) calls_to_delay: u32,
+    /// Less than was asked for.
+    pub(super) granted: Option<Duration>,
     own: HashSet<Incarnation>,
     current: Option<Incarnation>,
     released: HashSet<Incarnation>,
@@ -76,6 +78,7 @@ impl Script {
             mode: Mode::Up,
             replies_to_lose: 0,
             calls_to_delay: 0,
+            granted: None,
             own: HashSet::new(),
             current: None,
             released: HashSet::new(),
@@ -346,6 +349,10 @@ impl Driver for Script {
             Ok(())
         })
         .await
+    }
+
+    fn granted_lease(&self, _claim: &Incarnation) -> Option<Duration> {
+        self.world().granted
     }
 
     async fn lost(&self, claim: &Incarnation) -> Error {
