@@ -3,18 +3,21 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, RegistryUrl, Timings};
+use plimsoll_backend_kit::{Backend, Timings};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
-use crate::ZkRegistry;
 use crate::driver::ZkDriver;
+use crate::login::Login;
+use crate::place::{read_host, read_root};
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
+use crate::{Acl, ZkRegistry};
 
 /// Long enough for a pause of the garbage collector on either side, short enough that clients do
 /// not call the dead for long; what servers with the usual tick of 2 s grant as it is.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Several times what the slowest healthy server needs to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const DEFAULT_PORT: u16 = 2181;
 const DEFAULT_ROOT: &str = "plimsoll";
 
 /// What a handle was built with.
@@ -23,8 +26,10 @@ pub(crate) struct Config {
     pub(crate) root: String,
     pub(crate) session_timeout: Duration,
     pub(crate) connect_timeout: Duration,
-    /// `user:password`. A secret.
-    pub(crate) credentials: Option<String>,
+    pub(crate) login: Option<Login>,
+    pub(crate) acl: Acl,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
     pub(crate) timings: Timings,
 }
 
@@ -34,10 +39,8 @@ impl fmt::Debug for Config {
             .field("hosts", &self.hosts)
             .field("root", &self.root)
             .field("session_timeout", &self.session_timeout)
-            .field(
-                "credentials",
-                &self.credentials.as_ref().map(|_| "(hidden)"),
-            )
+            .field("login", &self.login)
+            .field("acl", &self.acl)
             .finish_non_exhaustive()
     }
 }
@@ -51,7 +54,12 @@ pub struct ZkBuilder {
     root: String,
     session_timeout: Duration,
     connect_timeout: Duration,
-    credentials: Option<(String, String)>,
+    login: Option<Result<Login>>,
+    acl: Option<Acl>,
+    #[cfg(feature = "tls")]
+    ca: Option<String>,
+    #[cfg(feature = "tls")]
+    identity: Option<(String, String)>,
     load_interval: Option<Duration>,
     changes: Vec<Change>,
 }
@@ -62,10 +70,8 @@ impl fmt::Debug for ZkBuilder {
             .field("hosts", &self.hosts)
             .field("root", &self.root)
             .field("session_timeout", &self.session_timeout)
-            .field(
-                "credentials",
-                &self.credentials.as_ref().map(|_| "(hidden)"),
-            )
+            .field("login", &self.login)
+            .field("acl", &self.acl)
             .finish_non_exhaustive()
     }
 }
@@ -77,37 +83,15 @@ impl ZkBuilder {
             root: DEFAULT_ROOT.into(),
             session_timeout: SESSION_TIMEOUT,
             connect_timeout: CONNECT_TIMEOUT,
-            credentials: None,
+            login: None,
+            acl: None,
+            #[cfg(feature = "tls")]
+            ca: None,
+            #[cfg(feature = "tls")]
+            identity: None,
             load_interval: None,
             changes: Vec::new(),
         }
-    }
-
-    /// Reads `zk://user:password@host1:2181,host2/root?session_timeout=10s`.
-    pub(crate) fn from_url(url: &RegistryUrl) -> Result<Self> {
-        if url.scheme() != "zk" {
-            return Err(Error::new(ErrorKind::InvalidConfig, "not a zk:// URL")
-                .with_context("scheme", url.scheme()));
-        }
-        let mut builder = Self::new(url.hosts());
-        if !url.path().is_empty() {
-            builder = builder.with_root(url.path());
-        }
-        if let Some(user) = url.user() {
-            builder = builder.with_digest(user, url.password().unwrap_or_default());
-        }
-        let mut options = url.options();
-        if let Some(timeout) = options.take_duration("session_timeout")? {
-            builder = builder.with_session_timeout(timeout);
-        }
-        if let Some(timeout) = options.take_duration("connect_timeout")? {
-            builder = builder.with_connect_timeout(timeout);
-        }
-        if let Some(interval) = options.take_duration("load_interval")? {
-            builder = builder.with_load_interval(interval);
-        }
-        options.finish()?;
-        Ok(builder)
     }
 
     /// The path below which everything is kept, outer slashes aside. Default: `plimsoll`.
@@ -130,10 +114,47 @@ impl ZkBuilder {
         self
     }
 
-    /// Authenticates by the scheme `digest`; what is created belongs to this user alone. Default:
-    /// nobody in particular, and open to all.
-    pub fn with_digest(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.credentials = Some((user.into(), password.into()));
+    /// Logs in by the scheme `digest`. Default: as nobody in particular.
+    pub fn with_digest(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        self.login = Some(Login::digest(user.as_ref(), password.as_ref()));
+        self
+    }
+
+    /// Logs in by SASL with the mechanism DIGEST-MD5, which servers check against a list of users
+    /// of their own. It replaces [`with_digest`](Self::with_digest), and the other way round.
+    #[cfg(feature = "sasl")]
+    pub fn with_sasl(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        self.login = Some(Login::sasl(user.as_ref(), password.as_ref()));
+        self
+    }
+
+    /// Who may do what with the nodes that are created. Default: [`Acl::creator_all`] for whoever
+    /// logs in, [`Acl::open`] otherwise.
+    pub fn with_acl(mut self, acl: Acl) -> Self {
+        self.acl = Some(acl);
+        self
+    }
+
+    /// Encrypts connections, and trusts servers whose certificate one of the authorities `ca`, in
+    /// PEM, has signed for the name or address by which they are reached. Default: no encryption.
+    ///
+    /// The client library takes the cryptography that is the process's default, or `aws-lc-rs`; a
+    /// program with another one besides must install a default (`rustls`' `install_default`).
+    #[cfg(feature = "tls")]
+    pub fn with_tls(mut self, ca: impl Into<String>) -> Self {
+        self.ca = Some(ca.into());
+        self
+    }
+
+    /// Presents a certificate of its own, with its key, both in PEM; needs
+    /// [`with_tls`](Self::with_tls). Default: none.
+    #[cfg(feature = "tls")]
+    pub fn with_tls_identity(
+        mut self,
+        certificate: impl Into<String>,
+        key: impl Into<String>,
+    ) -> Self {
+        self.identity = Some((certificate.into(), key.into()));
         self
     }
 
@@ -178,16 +199,24 @@ impl ZkBuilder {
                 ));
             }
         }
-        let credentials = match self.credentials {
-            Some((user, _)) if user.is_empty() || user.contains(':') => {
-                return Err(Error::new(
-                    ErrorKind::InvalidConfig,
-                    "user is empty or has a colon",
-                ));
-            }
-            Some((user, password)) => Some(format!("{user}:{password}")),
-            None => None,
-        };
+        let login = self.login.transpose()?;
+        #[cfg(feature = "tls")]
+        let tls = read_tls(self.ca, self.identity)?;
+        let acl = self.acl.unwrap_or_else(|| match login {
+            Some(_) => Acl::creator_all(),
+            None => Acl::open(),
+        });
+        #[cfg(feature = "tls")]
+        let is_somebody = login.is_some() || tls.as_ref().is_some_and(|t| t.identity.is_some());
+        #[cfg(not(feature = "tls"))]
+        let is_somebody = login.is_some();
+        if acl.names_the_creator() && !is_somebody {
+            return Err(invalid(
+                "acl",
+                &format!("{acl:?}"),
+                "names the creator, who does not log in",
+            ));
+        }
         let mut timings = timings(self.session_timeout);
         if let Some(interval) = self.load_interval {
             timings.load.min_interval = interval;
@@ -202,11 +231,31 @@ impl ZkBuilder {
             root,
             session_timeout: self.session_timeout,
             connect_timeout: self.connect_timeout,
-            credentials,
+            login,
+            acl,
+            #[cfg(feature = "tls")]
+            tls,
             timings,
         };
         Ok(ZkRegistry(Backend::new(ZkDriver::new(config))))
     }
+}
+
+#[cfg(feature = "tls")]
+fn read_tls(ca: Option<String>, identity: Option<(String, String)>) -> Result<Option<Tls>> {
+    let Some(ca) = ca else {
+        return match identity {
+            None => Ok(None),
+            Some(_) => Err(invalid(
+                "tls_ca",
+                "",
+                "is needed with a certificate of one's own",
+            )),
+        };
+    };
+    let tls = Tls { ca, identity };
+    tls.options()?;
+    Ok(Some(tls))
 }
 
 /// A record stands as long as its session; its owner must not believe in it for longer.
@@ -220,103 +269,6 @@ fn timings(session: Duration) -> Timings {
     timings
 }
 
-fn read_host(host: &str) -> Result<String> {
-    let bad = || invalid("host", host, "is not `host`, `host:port` or `[v6]:port`");
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let plain = !name.is_empty() && !name.contains(['/', ',', '@', '?', ' ']);
-    let bracketed = name.starts_with('[') && name.ends_with(']');
-    if !plain || name.contains(':') && !bracketed {
-        return Err(bad());
-    }
-    let port = match port {
-        Some(port) => port
-            .parse::<u16>()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(bad)?,
-        None => DEFAULT_PORT,
-    };
-    Ok(format!("{name}:{port}"))
-}
-
-fn read_root(root: &str) -> Result<String> {
-    if root.is_empty() {
-        return Ok(String::new());
-    }
-    for segment in root.split('/') {
-        let bad = segment.is_empty()
-            || segment == "."
-            || segment == ".."
-            || segment.chars().any(char::is_control);
-        if bad {
-            return Err(invalid(
-                "root",
-                root,
-                "has an empty segment, a dot segment or a control character",
-            ));
-        }
-    }
-    if root == "zookeeper" || root.starts_with("zookeeper/") {
-        return Err(invalid("root", root, "is reserved by ZooKeeper"));
-    }
-    Ok(format!("/{root}"))
-}
-
-fn invalid(field: &'static str, value: &str, why: &str) -> Error {
+pub(crate) fn invalid(field: &'static str, value: &str, why: &str) -> Error {
     Error::new(ErrorKind::InvalidConfig, format!("{field} {why}")).with_context(field, value)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn built(url: &str) -> Result<ZkRegistry> {
-        ZkBuilder::from_url(&url.parse()?)?.build()
-    }
-
-    #[test]
-    fn mistakes_are_named_before_any_connection() {
-        for (url, part) in [
-            ("zk://", "hosts"),
-            ("zk://h:0", "host: h:0"),
-            ("zk://h:x", "host: h:x"),
-            ("zk://::1", "host: ::1"),
-            ("zk://h/a//b", "root"),
-            ("zk://h/a/../b", "root"),
-            ("zk://h/zookeeper", "reserved"),
-            ("zk://h?session_timeout=1ms", "session_timeout"),
-            ("zk://h?session_timeout=soon", "session_timeout"),
-            ("zk://h?lease=1s", "lease"),
-            ("zk://a%3Ab:p@h", "user"),
-            ("memory://h", "scheme: memory"),
-        ] {
-            let error = built(url).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{url}");
-            assert!(error.to_string().contains(part), "{url}: {error}");
-        }
-        for good in [
-            "zk://h",
-            "zk://h1:1,h2/root?session_timeout=4s&connect_timeout=1s&load_interval=1s",
-            "zk://[::1]:2181",
-        ] {
-            assert!(built(good).is_ok(), "{good}");
-        }
-    }
-
-    #[test]
-    fn secrets_are_never_shown() {
-        let url: RegistryUrl = "zk://root:hunter2@h".parse().unwrap();
-        let builder = ZkBuilder::from_url(&url).unwrap();
-        let shown = format!("{builder:?}");
-        let shown = format!("{shown} {:?}", builder.build().unwrap());
-        assert!(!shown.contains("hunter2"), "{shown}");
-        let error = built("zk://:hunter2@h").unwrap_err();
-        assert!(
-            !format!("{error} {error:?}").contains("hunter2"),
-            "{error:?}"
-        );
-    }
 }

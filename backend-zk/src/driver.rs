@@ -1,4 +1,4 @@
-//! The driver: what a registration does to its two nodes.
+//! The driver: what the machinery of all backends asks of this one.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -7,51 +7,34 @@ use std::time::Duration;
 use async_trait::async_trait;
 use plimsoll_backend_kit::{Driver, Listing, Record, Release, Subscription, Timings};
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use zookeeper_client::{
-    Acls, Client, CreateMode, CreateOptions, Error as Native, EventType, MultiWriteError,
-    MultiWriteResult, Stat,
+    Acls, CreateMode, CreateOptions, Error as Native, EventType, MultiWriteError, Stat,
 };
 
 use crate::builder::Config;
+use crate::claim::ZkClaim;
 use crate::codec;
+use crate::depart::Departures;
 use crate::error::{failed, gone};
 use crate::paths::{Nodes, Tree};
-use crate::read;
-use crate::session::{Link, Session};
-use crate::updates;
+use crate::read::{self, read_all};
+use crate::session::{Connection, Link, Session};
+use crate::watch::subscribe;
 
 /// So often a write that lost a race with another writer is settled anew within one call.
-const SETTLE_ATTEMPTS: u32 = 5;
+pub(crate) const SETTLE_ATTEMPTS: u32 = 5;
 /// Half of what a server takes in one packet by default; two nodes and a path fit beside it.
 const MAX_RECORD_BYTES: usize = 512 * 1024;
 
 /// What stands at the two paths.
-type Pair = (Option<(Vec<u8>, Stat)>, Option<(Vec<u8>, Stat)>);
+pub(crate) type Pair = (Option<(Vec<u8>, Stat)>, Option<(Vec<u8>, Stat)>);
 
 pub(crate) struct ZkDriver {
     config: Arc<Config>,
-    tree: Tree,
+    pub(crate) tree: Tree,
     session: OnceLock<Session>,
-}
-
-/// Two nodes of one session.
-#[derive(Debug)]
-pub(crate) struct ZkClaim {
-    nodes: Nodes,
-    incarnation: Incarnation,
-    /// The session they hang on.
-    owner: i64,
-    /// When the identity was created: what stands there later is another's.
-    czxid: i64,
-    /// One writer at a time, so that its versions are a chain.
-    versions: Mutex<Versions>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Versions {
-    identity: i32,
-    load: Option<i32>,
+    pub(crate) departures: Departures,
 }
 
 impl fmt::Debug for ZkDriver {
@@ -72,6 +55,7 @@ impl ZkDriver {
             config: Arc::new(config),
             tree,
             session: OnceLock::new(),
+            departures: Departures::default(),
         }
     }
 
@@ -85,126 +69,28 @@ impl ZkDriver {
         self.session.get().and_then(Session::timeout)
     }
 
-    fn acls(&self) -> Acls<'static> {
-        if self.config.credentials.is_some() {
-            Acls::creator_all()
-        } else {
-            Acls::anyone_all()
-        }
+    pub(crate) fn acls(&self) -> Acls<'_> {
+        self.config.acl.as_native()
     }
 
-    fn ephemeral(&self) -> CreateOptions<'static> {
+    pub(crate) fn ephemeral(&self) -> CreateOptions<'_> {
         CreateMode::Ephemeral.with_acls(self.acls())
     }
 
-    /// The client of the session that `claim` hangs on.
-    async fn client_of(&self, claim: &ZkClaim) -> Result<Client> {
-        let (client, id) = self.session().client().await?;
-        if id == claim.owner {
-            return Ok(client);
+    /// A connection of the session that `claim` hangs on.
+    pub(crate) async fn connection_of(&self, claim: &ZkClaim) -> Result<Connection> {
+        let connection = self.session().connection().await?;
+        if connection.session == claim.owner {
+            return Ok(connection);
         }
         Err(gone(&claim.nodes.identity, "the session has expired"))
     }
 
-    /// Creates the parents of `nodes`: those of all services for good, those of one to go when
-    /// they are empty, where the server knows such nodes.
-    async fn make_parents(&self, client: &Client, nodes: &Nodes) -> Result<()> {
-        let lasting = CreateMode::Persistent.with_acls(self.acls());
-        let passing = CreateMode::Container.with_acls(self.acls());
-        let branches = &nodes.branches;
-        for branch in [&branches.services, &branches.load, &branches.departed] {
-            let above = branch.rsplit_once('/').map_or("", |(above, _)| above);
-            client.mkdir(above, &lasting).await.map_err(failed)?;
-            match client.mkdir(branch, &passing).await {
-                Err(Native::Unimplemented) => {
-                    client.mkdir(branch, &lasting).await.map_err(failed)?
-                }
-                made => made.map_err(failed)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Replaces what is known of `there` by both nodes in one step.
-    async fn put(
-        &self,
-        client: &Client,
-        nodes: &Nodes,
-        record: &Record,
-        there: &Pair,
-    ) -> Result<Stat, Native> {
-        let (bytes, load) = (
-            codec::write(record).map_err(unexpected)?,
-            record.load.to_string(),
-        );
-        let mut writer = client.new_multi_writer();
-        if let (Some((_, stat)), _) = there {
-            writer.add_delete(&nodes.identity, Some(stat.version))?;
-        }
-        if let (_, Some((_, stat))) = there {
-            writer.add_delete(&nodes.load, Some(stat.version))?;
-        }
-        writer.add_create(&nodes.identity, &bytes, &self.ephemeral())?;
-        writer.add_create(&nodes.load, load.as_bytes(), &self.ephemeral())?;
-        let results = writer.commit().await.map_err(native)?;
-        let made = results.into_iter().find_map(|result| match result {
-            MultiWriteResult::Create { stat, .. } if !stat.is_invalid() => Some(stat),
-            _ => None,
-        });
-        match made {
-            Some(stat) => Ok(stat),
-            // Some servers answer without.
-            None => client
-                .check_stat(&nodes.identity)
-                .await?
-                .ok_or(Native::NoNode),
-        }
-    }
-
-    /// Brings the record of this very life and session up to date.
-    async fn adopt(
-        &self,
-        client: &Client,
-        nodes: &Nodes,
-        record: &Record,
-        identity: &Stat,
-        load: Option<&Stat>,
-    ) -> Result<Versions, Native> {
-        let (bytes, value) = (
-            codec::write(record).map_err(unexpected)?,
-            record.load.to_string(),
-        );
-        let mut writer = client.new_multi_writer();
-        writer.add_set_data(&nodes.identity, &bytes, Some(identity.version))?;
-        match load {
-            Some(stat) => writer.add_set_data(&nodes.load, value.as_bytes(), Some(stat.version))?,
-            None => writer.add_create(&nodes.load, value.as_bytes(), &self.ephemeral())?,
-        }
-        writer.commit().await.map_err(native)?;
-        Ok(Versions {
-            identity: identity.version + 1,
-            load: Some(load.map_or(0, |stat| stat.version + 1)),
-        })
-    }
-
     /// Reads both nodes; in the order of this session, so after all that it has asked for.
-    async fn standing(&self, client: &Client, nodes: &Nodes) -> Result<Pair> {
+    pub(crate) async fn standing(&self, connection: &Connection, nodes: &Nodes) -> Result<Pair> {
         let paths = [nodes.identity.clone(), nodes.load.clone()];
-        let mut found = read::read_all(client, &paths).await?.into_iter();
+        let mut found = read_all(connection, &paths).await?.into_iter();
         Ok((found.next().flatten(), found.next().flatten()))
-    }
-
-    /// Reads the versions of `claim` anew, after they were not what was thought.
-    async fn recall(&self, client: &Client, claim: &ZkClaim) -> Result<Versions> {
-        let (identity, load) = self.standing(client, &claim.nodes).await?;
-        let (_, stat) = identity
-            .filter(|(_, stat)| stat.czxid == claim.czxid)
-            .ok_or_else(|| gone(&claim.nodes.identity, "the node is gone, or another's"))?;
-        let load = load.filter(|(_, stat)| stat.ephemeral_owner == claim.owner);
-        Ok(Versions {
-            identity: stat.version,
-            load: load.map(|(_, stat)| stat.version),
-        })
     }
 }
 
@@ -215,8 +101,10 @@ impl Driver for ZkDriver {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = Capabilities::new("zk");
         let timings = &self.config.timings;
+        let session = self.session_timeout();
+        let session = session.unwrap_or(self.config.session_timeout);
         // Servers look for expired sessions once a tick, of which a session lasts at least two.
-        capabilities.crash_detection = Some(self.config.session_timeout.mul_f64(1.5));
+        capabilities.crash_detection = Some(session.mul_f64(1.5));
         capabilities.propagation = Duration::from_millis(200).max(timings.coalesce * 2);
         capabilities.load_interval = timings.load.min_interval;
         capabilities.load_max_age = timings.load.max_age;
@@ -243,64 +131,11 @@ impl Driver for ZkDriver {
     }
 
     async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<ZkClaim> {
-        let nodes = self
-            .tree
-            .nodes(record.instance.service(), record.instance.id());
-        let (client, owner) = self.session().client().await?;
-        let claimed = |czxid, versions| ZkClaim {
-            nodes: nodes.clone(),
-            incarnation: record.incarnation,
-            owner,
-            czxid,
-            versions: Mutex::new(versions),
-        };
-        // Most often nothing is there.
-        let mut there: Pair = (None, None);
-        for _ in 0..SETTLE_ATTEMPTS {
-            match self.put(&client, &nodes, record, &there).await {
-                Ok(stat) => {
-                    let versions = Versions {
-                        identity: stat.version,
-                        load: Some(0),
-                    };
-                    return Ok(claimed(stat.czxid, versions));
-                }
-                Err(Native::NoNode) => self.make_parents(&client, &nodes).await?,
-                Err(Native::NodeExists | Native::BadVersion) => {}
-                Err(error) => return Err(failed(error)),
-            }
-            there = self.standing(&client, &nodes).await?;
-            let Some((bytes, stat)) = &there.0 else {
-                continue;
-            };
-            let life = codec::incarnation(bytes, stat.czxid);
-            if life == record.incarnation && stat.ephemeral_owner == owner {
-                let load = there.1.as_ref().map(|(_, stat)| stat);
-                let load = load.filter(|stat| stat.ephemeral_owner == owner);
-                match self.adopt(&client, &nodes, record, stat, load).await {
-                    Ok(versions) => return Ok(claimed(stat.czxid, versions)),
-                    Err(Native::NoNode | Native::NodeExists | Native::BadVersion) => {
-                        there = self.standing(&client, &nodes).await?;
-                    }
-                    Err(error) => return Err(failed(error)),
-                }
-            } else if life != record.incarnation && !former.contains(&life) {
-                return Err(
-                    Error::new(ErrorKind::Conflict, "another live owner holds the id")
-                        .with_context("path", nodes.identity)
-                        .with_context("owner", life.to_string())
-                        .with_context("session", format!("{:#x}", stat.ephemeral_owner)),
-                );
-            }
-        }
-        Err(
-            Error::new(ErrorKind::Unavailable, "others keep writing the same node")
-                .with_context("path", nodes.identity),
-        )
+        self.obtain(record, former).await
     }
 
     async fn renew(&self, claim: &ZkClaim) -> Result<()> {
-        let client = self.client_of(claim).await?;
+        let Connection { client, .. } = self.connection_of(claim).await?;
         match client
             .check_stat(&claim.nodes.identity)
             .await
@@ -312,6 +147,10 @@ impl Driver for ZkDriver {
                 "the node is gone, or another's",
             )),
         }
+    }
+
+    fn granted_lease(&self, claim: &ZkClaim) -> Option<Duration> {
+        Some(claim.granted)
     }
 
     async fn lost(&self, claim: &ZkClaim) -> Error {
@@ -351,111 +190,31 @@ impl Driver for ZkDriver {
     }
 
     async fn update(&self, claim: &ZkClaim, record: &Record) -> Result<()> {
-        let client = self.client_of(claim).await?;
-        let bytes = codec::write(record)?;
-        let path = &claim.nodes.identity;
-        let mut versions = claim.versions.lock().await;
-        for _ in 0..SETTLE_ATTEMPTS {
-            match client.set_data(path, &bytes, Some(versions.identity)).await {
-                Ok(stat) => {
-                    versions.identity = stat.version;
-                    return Ok(());
-                }
-                Err(Native::BadVersion | Native::NoNode) => {
-                    *versions = self.recall(&client, claim).await?;
-                }
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "others keep writing the same node",
-        ))
+        self.write_identity(claim, record).await
     }
 
     async fn publish(&self, claim: &ZkClaim, load: u64) -> Result<()> {
-        let client = self.client_of(claim).await?;
-        let text = load.to_string();
-        let Nodes {
-            identity,
-            load: path,
-            ..
-        } = &claim.nodes;
-        let mut versions = claim.versions.lock().await;
-        for _ in 0..SETTLE_ATTEMPTS {
-            let mut writer = client.new_multi_writer();
-            writer
-                .add_check_version(identity, versions.identity)
-                .map_err(failed)?;
-            let written = match versions.load {
-                Some(version) => writer.add_set_data(path, text.as_bytes(), Some(version)),
-                None => writer.add_create(path, text.as_bytes(), &self.ephemeral()),
-            };
-            written.map_err(failed)?;
-            match writer.commit().await.map_err(native) {
-                Ok(_) => {
-                    versions.load = Some(versions.load.map_or(0, |version| version + 1));
-                    return Ok(());
-                }
-                Err(Native::BadVersion | Native::NoNode | Native::NodeExists) => {
-                    *versions = self.recall(&client, claim).await?;
-                }
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "others keep writing the same node",
-        ))
+        self.write_load(claim, load).await
     }
 
     async fn release(&self, release: &Release, _claim: Option<&ZkClaim>) -> Result<()> {
-        let (client, _) = self.session().client().await?;
-        let nodes = self.tree.nodes(&release.service, &release.id);
-        for _ in 0..SETTLE_ATTEMPTS {
-            let (identity, load) = self.standing(&client, &nodes).await?;
-            let Some((bytes, stat)) = identity else {
-                return Ok(());
-            };
-            let life = codec::incarnation(&bytes, stat.czxid);
-            if !release.incarnations.contains(&life) {
-                return Ok(());
-            }
-            let departure = nodes.branches.departure(life);
-            let mut writer = client.new_multi_writer();
-            let fill = || {
-                writer.add_create(&departure, b"", &self.ephemeral())?;
-                writer.add_delete(&departure, None)?;
-                writer.add_delete(&nodes.identity, Some(stat.version))?;
-                load.map_or(Ok(()), |_| writer.add_delete(&nodes.load, None))
-            };
-            fill().map_err(failed)?;
-            match writer.commit().await.map_err(native) {
-                Ok(_) => return Ok(()),
-                Err(Native::NoNode) => self.make_parents(&client, &nodes).await?,
-                Err(Native::BadVersion | Native::NodeExists) => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Unavailable,
-            "others keep writing the same node",
-        ))
+        self.depart(release).await
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
-        let (client, _) = self.session().client().await?;
-        Ok(read::view(&client, &self.tree, service).await?.listing)
+        let connection = self.session().connection().await?;
+        Ok(read::view(&connection, &self.tree, service).await?.listing)
     }
 
     async fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
-        let (client, _) = self.session().client().await?;
-        updates::subscribe(client, &self.tree, service).await
+        let session = self.session();
+        let connection = session.connection().await?;
+        subscribe(connection, session.links(), &self.tree, service).await
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        let (client, _) = self.session().client().await?;
-        read::services(&client, &self.tree).await
+        let connection = self.session().connection().await?;
+        read::services(&connection, &self.tree).await
     }
 }
 
@@ -473,10 +232,15 @@ async fn ended(mut links: watch::Receiver<Link>, owner: i64) {
     }
 }
 
-fn native(error: MultiWriteError) -> Native {
+pub(crate) fn native(error: MultiWriteError) -> Native {
     error.into()
 }
 
-fn unexpected(error: Error) -> Native {
+pub(crate) fn unexpected(error: Error) -> Native {
     Native::UnexpectedError(error.to_string())
+}
+
+/// Another writer was faster, again and again.
+pub(crate) fn contended() -> Error {
+    Error::new(ErrorKind::Unavailable, "others keep writing the same node")
 }

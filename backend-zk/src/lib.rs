@@ -1,15 +1,27 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acl;
 mod builder;
+mod claim;
 mod codec;
+mod connect;
+mod depart;
 mod driver;
 mod error;
+mod login;
+mod parents;
 mod paths;
+mod place;
 mod read;
 mod registry;
 mod session;
-mod updates;
+#[cfg(feature = "tls")]
+mod tls;
+mod url;
+mod watch;
+mod write;
 
+pub use acl::Acl;
 pub use builder::ZkBuilder;
 pub use registry::ZkRegistry;

@@ -7,8 +7,10 @@ use plimsoll_discovery_api::{Incarnation, Result, Revision, ServiceName};
 use zookeeper_client::{Client, Error as Native, MultiReadResult, Stat};
 
 use crate::codec;
+use crate::depart::read_list;
 use crate::error::failed;
 use crate::paths::Tree;
+use crate::session::Connection;
 
 /// So many nodes are read by one request: few enough that an answer stays far below the limits of
 /// any server even if each node is of the largest size, many enough that 10,000 instances are a
@@ -37,7 +39,15 @@ pub(crate) struct View {
 pub(crate) type Node = Option<(Vec<u8>, Stat)>;
 
 /// Reads `paths`, pipelined, in their order.
-pub(crate) async fn read_all(client: &Client, paths: &[String]) -> Result<Vec<Node>> {
+pub(crate) async fn read_all(connection: &Connection, paths: &[String]) -> Result<Vec<Node>> {
+    if connection.abilities.branches {
+        read_in_batches(&connection.client, paths).await
+    } else {
+        read_one_by_one(&connection.client, paths).await
+    }
+}
+
+async fn read_in_batches(client: &Client, paths: &[String]) -> Result<Vec<Node>> {
     let mut requests = Vec::with_capacity(paths.len() / BATCH + 1);
     for batch in paths.chunks(BATCH) {
         let mut reader = client.new_multi_reader();
@@ -63,30 +73,81 @@ pub(crate) async fn read_all(client: &Client, paths: &[String]) -> Result<Vec<No
     Ok(nodes)
 }
 
+async fn read_one_by_one(client: &Client, paths: &[String]) -> Result<Vec<Node>> {
+    let requests: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
+    let mut nodes = Vec::with_capacity(paths.len());
+    for request in requests {
+        nodes.push(found(request.await)?);
+    }
+    Ok(nodes)
+}
+
+/// A node that is not there is no error.
+pub(crate) fn found<T>(result: Result<T, Native>) -> Result<Option<T>> {
+    match result {
+        Ok(node) => Ok(Some(node)),
+        Err(Native::NoNode) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What was read of a service besides its instances.
+pub(crate) struct Frame {
+    /// The parent of all services.
+    pub(crate) history: Option<Stat>,
+    /// The parent of the service's instances, with its data.
+    pub(crate) service: Node,
+    /// The names of the instances' nodes.
+    pub(crate) keys: Vec<String>,
+}
+
 /// Reads `service`, as the whole ensemble knows it now.
-pub(crate) async fn view(client: &Client, tree: &Tree, service: &ServiceName) -> Result<View> {
+pub(crate) async fn view(
+    connection: &Connection,
+    tree: &Tree,
+    service: &ServiceName,
+) -> Result<View> {
+    let client = &connection.client;
     let branches = tree.branches(service);
     let root = tree.services();
     // All sent before any is awaited: the answers are of what the leader knew when it synced.
     let (sync, history) = (client.sync(&root), client.check_stat(&root));
     let children = client.get_children(&branches.services);
+    let parent = client.get_data(&branches.services);
     sync.await.map_err(failed)?;
     let history = history.await.map_err(failed)?;
-    let (keys, parent) = match children.await {
-        Ok((keys, stat)) => (keys, Some(stat)),
-        Err(Native::NoNode) => (Vec::new(), None),
-        Err(error) => return Err(failed(error)),
+    let keys = found(children.await)?.map_or_else(Vec::new, |(keys, _)| keys);
+    let frame = Frame {
+        history,
+        service: found(parent.await)?,
+        keys,
     };
     let (identities, loads) = (
-        below(&branches.services, &keys),
-        below(&branches.load, &keys),
+        below(&branches.services, &frame.keys),
+        below(&branches.load, &frame.keys),
     );
-    let (identities, loads) =
-        tokio::try_join!(read_all(client, &identities), read_all(client, &loads))?;
+    let (identities, loads) = tokio::try_join!(
+        read_all(connection, &identities),
+        read_all(connection, &loads)
+    )?;
+    Ok(assemble(service, frame, identities, loads))
+}
 
+/// Makes a view of what was read; identities and loads are in the order of the frame's keys.
+pub(crate) fn assemble(
+    service: &ServiceName,
+    frame: Frame,
+    identities: Vec<Node>,
+    loads: Vec<Node>,
+) -> View {
+    let Frame {
+        history,
+        service: parent,
+        keys,
+    } = frame;
     let (mut entries, mut skipped, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
     let mut newest = history.map_or(0, |stat| stat.pzxid);
-    newest = newest.max(parent.map_or(0, |stat| stat.pzxid));
+    newest = newest.max(parent.as_ref().map_or(0, |(_, stat)| stat.pzxid));
     for ((key, identity), load) in keys.into_iter().zip(identities).zip(loads) {
         // Gone since the keys were read.
         let Some((bytes, stat)) = identity else {
@@ -103,11 +164,13 @@ pub(crate) async fn view(client: &Client, tree: &Tree, service: &ServiceName) ->
         }
         seen.insert(key, known);
     }
-    let listing = Listing::new(revision(history, newest), entries, skipped);
-    Ok(View { listing, seen })
+    let departed = parent.and_then(|(data, _)| read_list(&data));
+    let listing = Listing::new(revision(history, newest), entries, skipped)
+        .with_departed(departed.unwrap_or_default());
+    View { listing, seen }
 }
 
-fn below(parent: &str, keys: &[String]) -> Vec<String> {
+pub(crate) fn below(parent: &str, keys: &[String]) -> Vec<String> {
     keys.iter().map(|key| format!("{parent}/{key}")).collect()
 }
 
@@ -148,16 +211,15 @@ pub(crate) fn load_of(identity: &Seen, bytes: &[u8], stat: &Stat) -> Option<u64>
 }
 
 /// The names of all services with an entry.
-pub(crate) async fn services(client: &Client, tree: &Tree) -> Result<Vec<ServiceName>> {
+pub(crate) async fn services(connection: &Connection, tree: &Tree) -> Result<Vec<ServiceName>> {
+    let client = &connection.client;
     let root = tree.services();
     let (sync, children) = (client.sync(&root), client.get_children(&root));
     sync.await.map_err(failed)?;
-    let keys = match children.await {
-        Ok((keys, _)) => keys,
-        Err(Native::NoNode) => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
+    let Some((keys, _)) = found(children.await)? else {
+        return Ok(Vec::new());
     };
-    let nodes = read_all(client, &below(&root, &keys)).await?;
+    let nodes = read_all(connection, &below(&root, &keys)).await?;
     let held = keys
         .iter()
         .zip(nodes)

@@ -27,12 +27,14 @@ impl ZkRegistry {
     }
 
     /// The registry of a URL such as `zk://user:password@h1:2181,h2:2181/root?session_timeout=10s`.
-    /// Options: `session_timeout`, `connect_timeout` and `load_interval`, as on [`ZkBuilder`].
+    /// Options: `session_timeout`, `connect_timeout`, `load_interval` and `acl`, as on [`ZkBuilder`];
+    /// `sasl=digest-md5` logs in by SASL instead of the scheme `digest`; `tls_ca`, `tls_cert` and
+    /// `tls_key` are files in PEM, which are read here and now.
     ///
     /// # Errors
     /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at fault.
     pub fn from_url(url: &RegistryUrl) -> Result<Self> {
-        ZkBuilder::from_url(url)?.build()
+        crate::url::builder(url)?.build()
     }
 
     /// The session timeout that the server has granted; `None` before there is a session.

@@ -7,11 +7,11 @@ use std::time::Duration;
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use zookeeper_client::{Client, SessionInfo, SessionState};
 
 use crate::builder::Config;
-use crate::error::failed;
+use crate::connect::{Abilities, asked_again, connect};
 
 /// The longest pause between two attempts to connect.
 const RECONNECT_CAP: Duration = Duration::from_secs(1);
@@ -27,8 +27,18 @@ pub(crate) struct Link {
     pub(crate) id: Option<i64>,
     /// Counts every change of the connection, so that whoever waits sees each.
     pub(crate) turn: u64,
+    /// What the server understands.
+    pub(crate) abilities: Abilities,
     /// Why there is no connection; before the first attempt has ended there is no telling.
     pub(crate) cause: Option<Error>,
+}
+
+/// A connection in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) session: i64,
+    pub(crate) abilities: Abilities,
 }
 
 /// Ends its task with it.
@@ -76,7 +86,7 @@ impl Session {
     ///
     /// Requests made while the client is disconnected would be kept back and carried out later,
     /// long after they were given up.
-    pub(crate) async fn client(&self) -> Result<(Client, i64)> {
+    pub(crate) async fn connection(&self) -> Result<Connection> {
         let mut link = self.link.clone();
         let first = link
             .wait_for(|link| link.client.is_some() || link.cause.is_some())
@@ -84,9 +94,13 @@ impl Session {
         let Ok(link) = first else {
             return Err(Error::new(ErrorKind::Closed, "the session was given up"));
         };
-        match &link.client {
-            Some(client) if client.state() == SessionState::SyncConnected => {
-                Ok((client.clone(), client.session_id().0))
+        match (&link.client, &link.cause) {
+            (Some(client), None) if client.state() == SessionState::SyncConnected => {
+                Ok(Connection {
+                    client: client.clone(),
+                    session: client.session_id().0,
+                    abilities: link.abilities,
+                })
             }
             _ => Err(link.cause.clone().unwrap_or_else(disconnected)),
         }
@@ -108,10 +122,10 @@ async fn keep(config: Arc<Config>, link: watch::Sender<Link>) {
     let mut failures = 0_u32;
     loop {
         match connect(&config, former.clone()).await {
-            Ok(client) => {
+            Ok((client, abilities)) => {
                 failures = 0;
                 former = Some(client.session().clone());
-                follow(&client, &link).await;
+                follow(&client, abilities, &config, &link).await;
             }
             Err(error) => {
                 let expired = former.is_some() && is_expired(&error);
@@ -151,38 +165,22 @@ fn is_expired(error: &Error) -> bool {
     )
 }
 
-async fn connect(config: &Config, former: Option<SessionInfo>) -> Result<Client> {
-    let mut connector = Client::connector()
-        .with_session_timeout(config.session_timeout)
-        .with_fail_eagerly();
-    if let Some(credentials) = &config.credentials {
-        connector = connector.with_auth("digest", credentials.as_bytes());
-    }
-    if let Some(session) = former {
-        connector = connector.with_session(session);
-    }
-    let hosts = config.hosts.join(",");
-    match timeout(config.connect_timeout, connector.connect(&hosts)).await {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unavailable,
-            "no ZooKeeper server answered in time",
-        )
-        .with_context("waited", format!("{:?}", config.connect_timeout))),
-    }
-}
-
 /// Tells of the connection until the client has come to its end.
-async fn follow(client: &Client, link: &watch::Sender<Link>) {
+async fn follow(
+    client: &Client,
+    mut abilities: Abilities,
+    config: &Config,
+    link: &watch::Sender<Link>,
+) {
     let mut states = client.state_watcher();
-    let mut state = client.state();
+    let mut state = states.state();
     loop {
         let connected = state == SessionState::SyncConnected;
         link.send_modify(|link| {
             link.turn += 1;
             link.id = Some(client.session_id().0);
             link.client = Some(client.clone());
+            link.abilities = abilities;
             link.cause = (!connected).then(disconnected);
         });
         tracing::debug!(session = %client.session_id(), ?state, "session");
@@ -190,5 +188,8 @@ async fn follow(client: &Client, link: &watch::Sender<Link>) {
             return;
         }
         state = states.changed().await;
+        if state == SessionState::SyncConnected {
+            abilities = asked_again(client, abilities, config.connect_timeout).await;
+        }
     }
 }

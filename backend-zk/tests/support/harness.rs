@@ -14,6 +14,7 @@ use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use zookeeper_client::{Acls, Client, CreateMode};
 
+use super::old_release::{OldRelease, OldServer};
 use super::raw::{Ticket, end_session};
 
 pub const ROOT: &str = "plimsoll-test";
@@ -22,6 +23,8 @@ pub const SESSION: Duration = Duration::from_secs(4);
 /// One server, and a proxy before it for each handle.
 pub struct ZkHarness {
     server: Mutex<Server>,
+    /// Between the proxies and the server, if the server is to seem older than it is.
+    old: Option<OldServer>,
     proxies: Mutex<Vec<Arc<Proxy>>>,
     outage: Mode,
     nested: bool,
@@ -30,8 +33,25 @@ pub struct ZkHarness {
 
 impl ZkHarness {
     pub fn start(outage: Mode, nested: bool) -> Self {
+        Self::with(Server::start(), None, outage, nested)
+    }
+
+    /// A server of the newest release there is.
+    pub fn of_newest_release(outage: Mode) -> Self {
+        Self::with(Server::start_newest(), None, outage, false)
+    }
+
+    /// A server that does what `release` did.
+    pub fn of_old_release(release: OldRelease, outage: Mode) -> Self {
+        let server = Server::start();
+        let old = OldServer::start(server.address(), release);
+        Self::with(server, Some(old), outage, false)
+    }
+
+    fn with(server: Server, old: Option<OldServer>, outage: Mode, nested: bool) -> Self {
         Self {
-            server: Mutex::new(Server::start()),
+            server: Mutex::new(server),
+            old,
             proxies: Mutex::default(),
             outage,
             nested,
@@ -142,7 +162,9 @@ impl Harness for ZkHarness {
     async fn registry(&self) -> Arc<dyn Registry> {
         let down = *self.down.lock().unwrap_or_else(PoisonError::into_inner);
         let mode = if down { self.outage } else { Mode::Pass };
-        let proxy = Arc::new(Proxy::start(self.address(), mode));
+        let server = self.old.as_ref().map(OldServer::address);
+        let server = server.unwrap_or_else(|| self.address());
+        let proxy = Arc::new(Proxy::start(server, mode));
         self.proxies
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -2,4 +2,5 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 pub mod harness;
+pub mod old_release;
 pub mod raw;

@@ -1,0 +1,143 @@
+//! Connecting, and finding out what the server understands.
+
+use std::time::Duration;
+
+use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use tokio::time::{Instant, timeout, timeout_at};
+use zookeeper_client::{
+    Acls, Client, Connector, CreateMode, Error as Native, SessionInfo, SessionState, StateWatcher,
+};
+
+use crate::builder::Config;
+use crate::error::failed;
+use crate::login::Login;
+
+/// What the server at the other end understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Abilities {
+    /// Watches on whole branches and reads of several nodes at once: since 3.6.
+    pub(crate) branches: bool,
+    /// Nodes that go when they are empty: since 3.5.1.
+    pub(crate) containers: bool,
+}
+
+impl Default for Abilities {
+    /// What every release of the last years understands.
+    fn default() -> Self {
+        Self {
+            branches: true,
+            containers: true,
+        }
+    }
+}
+
+/// Connects within the time that is set for it: to the session `former`, or for a new one.
+pub(crate) async fn connect(
+    config: &Config,
+    former: Option<SessionInfo>,
+) -> Result<(Client, Abilities)> {
+    let limit = config.connect_timeout;
+    let deadline = Instant::now() + limit;
+    let connecting = timeout_at(deadline, open(connector(config, former)?, config)).await;
+    let Ok(client) = connecting else {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "no ZooKeeper server answered in time",
+        )
+        .with_context("waited", format!("{limit:?}")));
+    };
+    let client = client.map_err(failed)?;
+    // Without an answer it is still the session: to give up the client would be to end it. A server
+    // that turns out not to understand closes the connection, and is asked again after that.
+    let asking = timeout_at(deadline, abilities(&client)).await;
+    Ok((client, asking.unwrap_or_default()))
+}
+
+fn connector(config: &Config, former: Option<SessionInfo>) -> Result<Connector> {
+    let mut connector = Client::connector()
+        .with_session_timeout(config.session_timeout)
+        .with_fail_eagerly();
+    match &config.login {
+        Some(Login::Digest(user)) => connector = connector.with_auth("digest", user.as_bytes()),
+        #[cfg(feature = "sasl")]
+        Some(Login::Sasl { user, password }) => {
+            let login = zookeeper_client::SaslOptions::digest_md5(user.clone(), password.clone());
+            connector = connector.with_sasl(login);
+        }
+        None => {}
+    }
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &config.tls {
+        connector = connector.with_tls(tls.options()?);
+    }
+    if let Some(session) = former {
+        connector = connector.with_session(session);
+    }
+    Ok(connector)
+}
+
+async fn open(connector: Connector, config: &Config) -> Result<Client, Native> {
+    let hosts = config.hosts.join(",");
+    #[cfg(feature = "tls")]
+    if config.tls.is_some() {
+        return connector.secure_connect(&hosts).await;
+    }
+    connector.connect(&hosts).await
+}
+
+/// Asks the server what it understands, before anybody else asks it for anything: to a request that
+/// it does not know, a server says so and then closes the connection, with all that was under way.
+async fn abilities(client: &Client) -> Abilities {
+    let mut states = client.state_watcher();
+    states.state();
+    let mut abilities = Abilities {
+        branches: knows_branches(client).await,
+        containers: true,
+    };
+    if !abilities.branches {
+        connected_again(&mut states).await;
+        abilities.containers = knows_containers(client).await;
+        if !abilities.containers {
+            connected_again(&mut states).await;
+        }
+        tracing::info!(?abilities, "an old ZooKeeper server");
+    }
+    abilities
+}
+
+/// Asks anew after a reconnect, which may have led to a server of another release. What was once
+/// not understood by this ensemble is not tried again on this session: finding out costs a
+/// connection.
+pub(crate) async fn asked_again(client: &Client, known: Abilities, limit: Duration) -> Abilities {
+    if !known.branches {
+        return known;
+    }
+    timeout(limit, abilities(client)).await.unwrap_or(known)
+}
+
+/// Reads of several nodes at once came with 3.6, as did watches on whole branches, and leave no
+/// trace.
+async fn knows_branches(client: &Client) -> bool {
+    let mut reader = client.new_multi_reader();
+    if reader.add_get_data("/").is_err() {
+        return true;
+    }
+    !matches!(reader.commit().await, Err(Native::Unimplemented))
+}
+
+/// There is such a node already, so nothing is made.
+async fn knows_containers(client: &Client) -> bool {
+    let options = CreateMode::Container.with_acls(Acls::anyone_all());
+    let made = client.create("/zookeeper", b"", &options).await;
+    !matches!(made, Err(Native::Unimplemented))
+}
+
+/// Waits until the connection that the server closed has been replaced.
+async fn connected_again(states: &mut StateWatcher) {
+    loop {
+        let state = states.changed().await;
+        if state == SessionState::SyncConnected || state.is_terminated() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Watches on whole branches: three of them tell of everything, by name.
+//!
+//! They hold as long as the connection does. The client does not set such watches again after a
+//! reconnect, and the server would not make up for what was missed, so with the connection they end.
+
+use std::collections::HashSet;
+
+use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
+use zookeeper_client::{AddWatchMode, Client, EventType, PersistentWatcher, WatchedEvent};
+
+use super::{Event, node_event};
+use crate::error::failed;
+use crate::paths::{Branches, Tree, key_below};
+use crate::read::{Node, View, below, found, read_all, view};
+use crate::session::Connection;
+
+pub(super) struct BranchWatches {
+    connection: Connection,
+    branches: Branches,
+    services: PersistentWatcher,
+    load: PersistentWatcher,
+    departed: PersistentWatcher,
+}
+
+impl BranchWatches {
+    /// Sets them, and then reads.
+    pub(super) async fn set(
+        connection: Connection,
+        tree: &Tree,
+        service: &ServiceName,
+    ) -> Result<(Self, View)> {
+        let branches = tree.branches(service);
+        let on = |client: &Client, branch: &str| {
+            let (client, branch) = (client.clone(), branch.to_owned());
+            async move {
+                let mode = AddWatchMode::PersistentRecursive;
+                client.watch(&branch, mode).await.map_err(failed)
+            }
+        };
+        let client = &connection.client;
+        let (departed, services, load) = tokio::try_join!(
+            on(client, &branches.departed),
+            on(client, &branches.services),
+            on(client, &branches.load),
+        )?;
+        let view = view(&connection, tree, service).await?;
+        let watches = Self {
+            connection,
+            branches,
+            services,
+            load,
+            departed,
+        };
+        Ok((watches, view))
+    }
+
+    /// Departures come last: theirs arrive before the event of the removal that they announce, so
+    /// once nothing is left to come, none is missing of a removal that has been seen.
+    pub(super) async fn next(&mut self) -> Result<Event> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.services.changed() => identity(&self.branches, event)?,
+                event = self.load.changed() => load(&self.branches, event)?,
+                event = self.departed.changed() => departure(&self.branches, event)?,
+            };
+            if let Some(event) = event {
+                return Ok(event);
+            }
+        }
+    }
+
+    pub(super) async fn read(&mut self, keys: &[String]) -> Result<(Vec<Node>, Vec<Node>)> {
+        let identities = below(&self.branches.services, keys);
+        let loads = below(&self.branches.load, keys);
+        tokio::try_join!(
+            read_all(&self.connection, &identities),
+            read_all(&self.connection, &loads)
+        )
+    }
+
+    pub(super) async fn read_loads(&mut self, keys: &[String]) -> Result<Vec<Node>> {
+        read_all(&self.connection, &below(&self.branches.load, keys)).await
+    }
+
+    pub(super) async fn members(&mut self) -> Result<(HashSet<String>, Vec<Incarnation>)> {
+        let (client, parent) = (&self.connection.client, &self.branches.services);
+        let (sync, children) = (client.sync(parent), client.list_children(parent));
+        sync.await.map_err(failed)?;
+        let keys = found(children.await)?.unwrap_or_default();
+        Ok((keys.into_iter().collect(), Vec::new()))
+    }
+}
+
+fn identity(branches: &Branches, event: WatchedEvent) -> Result<Option<Event>> {
+    let event = node_event(event)?;
+    let key = key_below(&event.path, &branches.services);
+    Ok(key.map(|key| Event::Identity(key.to_owned())))
+}
+
+/// The load of a new or departed instance goes with its identity.
+fn load(branches: &Branches, event: WatchedEvent) -> Result<Option<Event>> {
+    let event = node_event(event)?;
+    let changed = event.event_type == EventType::NodeDataChanged;
+    let key = key_below(&event.path, &branches.load).filter(|_| changed);
+    Ok(key.map(|key| Event::Load(key.to_owned())))
+}
+
+fn departure(branches: &Branches, event: WatchedEvent) -> Result<Option<Event>> {
+    let event = node_event(event)?;
+    let left = event.event_type == EventType::NodeCreated;
+    let key = key_below(&event.path, &branches.departed).filter(|_| left);
+    let life: Option<Incarnation> = key.and_then(|key| key.parse().ok());
+    Ok(life.map(Event::Departed))
+}

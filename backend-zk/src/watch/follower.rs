@@ -1,0 +1,261 @@
+//! Turning events into changes.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use plimsoll_backend_kit::{Change, Departure, Listing, Update, unescape};
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Incarnation, InstanceId, Result, Revision, ServiceName,
+};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Event, Watches};
+use crate::read::{Seen, load_of, understand};
+
+/// Loads that change within this are read together.
+const LOAD_BATCH: Duration = Duration::from_millis(20);
+/// So many announced departures are remembered before those of nobody known are forgotten.
+const DEPARTED: usize = 16 * 1024;
+
+/// Level-triggered: an event only marks what to read, so any number of changes of one node that
+/// come while another read is under way cost one more read.
+pub(super) struct Follower {
+    service: ServiceName,
+    revision: Revision,
+    seen: HashMap<String, Seen>,
+    watches: Watches,
+    dirty: HashSet<String>,
+    membership_dirty: bool,
+    dirty_loads: HashSet<String>,
+    loads_due: Option<Instant>,
+    departed: HashSet<Incarnation>,
+    changes: mpsc::Sender<Result<Update>>,
+}
+
+impl Follower {
+    pub(super) fn new(
+        service: ServiceName,
+        watches: Watches,
+        seen: HashMap<String, Seen>,
+        listing: &Listing,
+        changes: mpsc::Sender<Result<Update>>,
+    ) -> Self {
+        Self {
+            service,
+            revision: listing.revision,
+            seen,
+            watches,
+            dirty: HashSet::new(),
+            membership_dirty: false,
+            dirty_loads: HashSet::new(),
+            loads_due: None,
+            departed: HashSet::new(),
+            changes,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let Err(cause) = self.follow().await;
+        let _unread = self.changes.send(Err(cause)).await;
+    }
+
+    async fn follow(&mut self) -> Result<Infallible> {
+        loop {
+            // What was marked while something else was read has no event to come.
+            if self.dirty.is_empty() && !self.membership_dirty {
+                self.wait().await?;
+            }
+            self.drain().await?;
+            if std::mem::take(&mut self.membership_dirty) {
+                self.compare().await?;
+            }
+            if !self.dirty.is_empty() {
+                self.read_identities().await?;
+            }
+            if self.loads_due.is_some_and(|due| due <= Instant::now()) {
+                self.read_loads().await?;
+            }
+        }
+    }
+
+    /// Waits for an event, or for loads to be read.
+    async fn wait(&mut self) -> Result<()> {
+        let due = self.loads_due;
+        let event = tokio::select! {
+            biased;
+            event = self.watches.next() => event?,
+            () = async { match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            } } => return Ok(()),
+        };
+        self.note(event);
+        Ok(())
+    }
+
+    /// Takes in all events that are there.
+    async fn drain(&mut self) -> Result<()> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.watches.next() => event?,
+                () = std::future::ready(()) => return Ok(()),
+            };
+            self.note(event);
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Identity(key) => {
+                self.dirty.insert(key);
+            }
+            Event::Membership => self.membership_dirty = true,
+            Event::Load(key) => {
+                self.dirty_loads.insert(key);
+                self.loads_due
+                    .get_or_insert_with(|| Instant::now() + LOAD_BATCH);
+            }
+            Event::Departed(life) => self.note_departure(life),
+        }
+    }
+
+    fn note_departure(&mut self, life: Incarnation) {
+        if self.departed.len() >= DEPARTED {
+            // Those that were never seen here will not be asked for.
+            let lives: HashSet<_> = self.seen.values().map(|seen| seen.incarnation).collect();
+            self.departed.retain(|life| lives.contains(life));
+        }
+        self.departed.insert(life);
+    }
+
+    async fn read_identities(&mut self) -> Result<()> {
+        let keys: Vec<String> = self.dirty.drain().collect();
+        let (identities, loads) = self.watches.read(&keys).await?;
+        let vanished = keys.iter().zip(&identities).any(|(key, identity)| {
+            identity.is_none() && self.seen.contains_key(key) && !self.announced(key)
+        });
+        let missing = if vanished {
+            self.missing(&keys).await?
+        } else {
+            Vec::new()
+        };
+        // An event that is older than these answers has arrived before them.
+        self.drain().await?;
+        for key in missing {
+            if let Some(change) = self.removed(&key) {
+                self.tell(change).await?;
+            }
+        }
+        for ((key, identity), load) in keys.into_iter().zip(identities).zip(loads) {
+            let change = match identity {
+                None => self.removed(&key),
+                Some((bytes, stat)) => {
+                    let (seen, entry) = understand(&self.service, &key, &bytes, &stat);
+                    let newest = self.revision.counter().max(stat.mzxid.unsigned_abs());
+                    self.revision = Revision::new(self.revision.epoch(), newest);
+                    if self.seen.insert(key, seen) == Some(seen) {
+                        continue;
+                    }
+                    Some(match entry {
+                        Ok(mut entry) => {
+                            entry.load =
+                                load.and_then(|(bytes, stat)| load_of(&seen, &bytes, &stat));
+                            Change::Put(entry)
+                        }
+                        Err(skipped) => Change::Skipped(skipped),
+                    })
+                }
+            };
+            if let Some(change) = change {
+                self.tell(change).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What has gone besides `known`. A session takes all its nodes with it in one transaction,
+    /// whose events come one by one: the loss is to be told whole, not in pieces that would each be
+    /// judged alone.
+    async fn missing(&mut self, known: &[String]) -> Result<Vec<String>> {
+        let (present, departed) = self.watches.members().await?;
+        departed
+            .into_iter()
+            .for_each(|life| self.note_departure(life));
+        let gone = |key: &&String| !present.contains(*key) && !known.contains(key);
+        Ok(self.seen.keys().filter(gone).cloned().collect())
+    }
+
+    /// Finds out who came or went, where the server does not say.
+    async fn compare(&mut self) -> Result<()> {
+        let (present, departed) = self.watches.members().await?;
+        departed
+            .into_iter()
+            .for_each(|life| self.note_departure(life));
+        let gone = self.seen.keys().filter(|key| !present.contains(*key));
+        self.dirty.extend(gone.cloned());
+        let come = present
+            .into_iter()
+            .filter(|key| !self.seen.contains_key(key));
+        self.dirty.extend(come);
+        Ok(())
+    }
+
+    fn announced(&self, key: &str) -> bool {
+        let seen = self.seen.get(key);
+        seen.is_some_and(|seen| seen.sound && self.departed.contains(&seen.incarnation))
+    }
+
+    fn removed(&mut self, key: &str) -> Option<Change> {
+        let announced = self.announced(key);
+        let seen = self.seen.remove(key)?;
+        self.departed.remove(&seen.incarnation);
+        Some(Change::Removed {
+            key: unescape(key).unwrap_or_else(|_| key.to_owned()),
+            departure: if announced {
+                Departure::Graceful
+            } else {
+                Departure::Unannounced
+            },
+        })
+    }
+
+    async fn read_loads(&mut self) -> Result<()> {
+        self.loads_due = None;
+        let mut keys: Vec<String> = self.dirty_loads.drain().collect();
+        keys.retain(|key| self.seen.contains_key(key));
+        let nodes = self.watches.read_loads(&keys).await?;
+        for (key, node) in keys.iter().zip(nodes) {
+            let (Some(seen), Some((bytes, stat))) = (self.seen.get(key), node) else {
+                continue;
+            };
+            let Some(load) = load_of(seen, &bytes, &stat) else {
+                continue;
+            };
+            let Some(id) = unescape(key)
+                .ok()
+                .and_then(|id| id.parse::<InstanceId>().ok())
+            else {
+                continue;
+            };
+            let incarnation = seen.incarnation;
+            self.tell(Change::Load {
+                id,
+                incarnation,
+                load,
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, change: Change) -> Result<()> {
+        let update = Update::new(self.revision, change);
+        self.changes
+            .send(Ok(update))
+            .await
+            .map_err(|_| Error::new(ErrorKind::Closed, "nobody follows any more"))
+    }
+}

@@ -1,0 +1,9 @@
+//! `ZooKeeper`.
+
+mod ensemble;
+mod release;
+mod server;
+
+pub use ensemble::Ensemble;
+pub use release::{available, newest_available};
+pub use server::Server;
