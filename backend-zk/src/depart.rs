@@ -3,8 +3,8 @@
 //! Whoever watches at that moment is told by an event: a node named after the life is created and
 //! deleted in the transaction of the removal. Whoever does not, or has a server that can only tell
 //! that something is missing, finds the life in a list of the latest departures, which is the data
-//! of the service's own node and goes with it. That list is an aid and never in the way of a
-//! removal: where others are writing it, or may alone, a removal does without.
+//! of the service's own node and goes with it. Where events tell of departures the list is an aid
+//! and never in the way of a removal, which does without if others are writing it at that moment.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,10 @@ use crate::read::read_all;
 /// So many departures of a service are remembered: more than leave during a reconnect, and still a
 /// small node.
 const REMEMBERED: usize = 128;
-/// So often the list is tried before the removal does without.
+/// So often the list is tried before the removal does without, where it can.
 const LIST_ATTEMPTS: u32 = 3;
+/// So often, where it is all that tells of a departure: of several writers one succeeds each time.
+const INSISTENT_ATTEMPTS: u32 = 100;
 
 /// What has left through this handle, so that a removal that did without the list is made up for
 /// by the next.
@@ -75,8 +77,21 @@ impl ZkDriver {
         let connection = self.session().connection().await?;
         let client = &connection.client;
         let nodes = self.tree.nodes(&release.service, &release.id);
-        for attempt in 0..SETTLE_ATTEMPTS {
+        let told_by_events = connection.abilities.branches;
+        let attempts = if told_by_events {
+            SETTLE_ATTEMPTS
+        } else {
+            INSISTENT_ATTEMPTS
+        };
+        let mut may_list = true;
+        for attempt in 0..attempts {
             let paths = [&nodes.identity, &nodes.load, &nodes.branches.services].map(Clone::clone);
+            let writing = if told_by_events {
+                self.departures.writing.try_lock().ok()
+            } else {
+                Some(self.departures.writing.lock().await)
+            };
+            may_list &= !told_by_events || attempt < LIST_ATTEMPTS;
             let mut there = read_all(&connection, &paths).await?.into_iter();
             let (identity, load, service) = (
                 there.next().flatten(),
@@ -91,9 +106,8 @@ impl ZkDriver {
                 return Ok(());
             }
             self.departures.note(&release.service, life);
-            let writing = self.departures.writing.try_lock();
             let list = service
-                .filter(|_| attempt < LIST_ATTEMPTS && writing.is_ok())
+                .filter(|_| may_list && writing.is_some())
                 .and_then(|service| self.list_with_departures(release, service));
             let departure = nodes.branches.departure(life);
             let mut writer = client.new_multi_writer();
@@ -116,7 +130,7 @@ impl ZkDriver {
                 Err(Native::NoNode) => self.make_parents(&connection, &nodes).await?,
                 Err(Native::BadVersion | Native::NodeExists) => {}
                 // Perhaps of the list alone.
-                Err(Native::NoAuth) if list.is_some() => {}
+                Err(Native::NoAuth) if list.is_some() => may_list = false,
                 Err(error) => return Err(failed(error)),
             }
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{Driver, Listing, Record, Release, Subscription, Timings};
+use plimsoll_backend_kit::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::watch;
 use zookeeper_client::{
@@ -203,13 +203,17 @@ impl Driver for ZkDriver {
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
         let connection = self.session().connection().await?;
-        Ok(read::view(&connection, &self.tree, service).await?.listing)
+        Ok(
+            read::view(&connection, &self.tree, service, Interest::Loads)
+                .await?
+                .listing,
+        )
     }
 
-    async fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
+    async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
         let session = self.session();
         let connection = session.connection().await?;
-        subscribe(connection, session.links(), &self.tree, service).await
+        subscribe(connection, session.links(), &self.tree, service, interest).await
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use plimsoll_backend_kit::{Entry, Listing, Skipped, unescape};
+use plimsoll_backend_kit::{Entry, Interest, Listing, Skipped, unescape};
 use plimsoll_discovery_api::{Incarnation, Result, Revision, ServiceName};
 use zookeeper_client::{Client, Error as Native, MultiReadResult, Stat};
 
 use crate::codec;
 use crate::depart::read_list;
 use crate::error::failed;
-use crate::paths::Tree;
+use crate::paths::{Branches, Tree};
 use crate::session::Connection;
 
 /// So many nodes are read by one request: few enough that an answer stays far below the limits of
@@ -106,6 +106,7 @@ pub(crate) async fn view(
     connection: &Connection,
     tree: &Tree,
     service: &ServiceName,
+    interest: Interest,
 ) -> Result<View> {
     let client = &connection.client;
     let branches = tree.branches(service);
@@ -122,15 +123,24 @@ pub(crate) async fn view(
         service: found(parent.await)?,
         keys,
     };
-    let (identities, loads) = (
-        below(&branches.services, &frame.keys),
-        below(&branches.load, &frame.keys),
-    );
-    let (identities, loads) = tokio::try_join!(
-        read_all(connection, &identities),
-        read_all(connection, &loads)
-    )?;
+    let (identities, loads) = members(connection, &branches, &frame.keys, interest).await?;
     Ok(assemble(service, frame, identities, loads))
+}
+
+/// Reads the identities and, if they are wanted, the loads under `keys`, in their order.
+pub(crate) async fn members(
+    connection: &Connection,
+    branches: &Branches,
+    keys: &[String],
+    interest: Interest,
+) -> Result<(Vec<Node>, Vec<Node>)> {
+    let identities = below(&branches.services, keys);
+    let identities = read_all(connection, &identities);
+    if interest < Interest::Loads {
+        return Ok((identities.await?, vec![None; keys.len()]));
+    }
+    let loads = below(&branches.load, keys);
+    tokio::try_join!(identities, read_all(connection, &loads))
 }
 
 /// Makes a view of what was read; identities and loads are in the order of the frame's keys.

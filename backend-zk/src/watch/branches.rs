@@ -1,24 +1,27 @@
-//! Watches on whole branches: three of them tell of everything, by name.
+//! Watches on whole branches: up to three of them tell of everything, by name.
 //!
 //! They hold as long as the connection does. The client does not set such watches again after a
 //! reconnect, and the server would not make up for what was missed, so with the connection they end.
 
 use std::collections::HashSet;
 
+use plimsoll_backend_kit::Interest;
 use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
-use zookeeper_client::{AddWatchMode, Client, EventType, PersistentWatcher, WatchedEvent};
+use zookeeper_client::{AddWatchMode, EventType, PersistentWatcher, WatchedEvent};
 
 use super::{Event, node_event};
 use crate::error::failed;
 use crate::paths::{Branches, Tree, key_below};
-use crate::read::{Node, View, below, found, read_all, view};
+use crate::read::{Node, View, below, found, members, read_all, view};
 use crate::session::Connection;
 
 pub(super) struct BranchWatches {
     connection: Connection,
     branches: Branches,
+    interest: Interest,
     services: PersistentWatcher,
-    load: PersistentWatcher,
+    /// If loads are wanted.
+    load: Option<PersistentWatcher>,
     departed: PersistentWatcher,
 }
 
@@ -28,25 +31,29 @@ impl BranchWatches {
         connection: Connection,
         tree: &Tree,
         service: &ServiceName,
+        interest: Interest,
     ) -> Result<(Self, View)> {
         let branches = tree.branches(service);
-        let on = |client: &Client, branch: &str| {
-            let (client, branch) = (client.clone(), branch.to_owned());
+        let on = |branch: &String| {
+            let (client, branch) = (connection.client.clone(), branch.clone());
             async move {
                 let mode = AddWatchMode::PersistentRecursive;
                 client.watch(&branch, mode).await.map_err(failed)
             }
         };
-        let client = &connection.client;
-        let (departed, services, load) = tokio::try_join!(
-            on(client, &branches.departed),
-            on(client, &branches.services),
-            on(client, &branches.load),
-        )?;
-        let view = view(&connection, tree, service).await?;
+        let loads = async {
+            match interest {
+                Interest::Members => Ok(None),
+                _ => on(&branches.load).await.map(Some),
+            }
+        };
+        let (departed, services, load) =
+            tokio::try_join!(on(&branches.departed), on(&branches.services), loads)?;
+        let view = view(&connection, tree, service, interest).await?;
         let watches = Self {
             connection,
             branches,
+            interest,
             services,
             load,
             departed,
@@ -61,7 +68,7 @@ impl BranchWatches {
             let event = tokio::select! {
                 biased;
                 event = self.services.changed() => identity(&self.branches, event)?,
-                event = self.load.changed() => load(&self.branches, event)?,
+                event = told(self.load.as_mut()) => load(&self.branches, event)?,
                 event = self.departed.changed() => departure(&self.branches, event)?,
             };
             if let Some(event) = event {
@@ -71,12 +78,7 @@ impl BranchWatches {
     }
 
     pub(super) async fn read(&mut self, keys: &[String]) -> Result<(Vec<Node>, Vec<Node>)> {
-        let identities = below(&self.branches.services, keys);
-        let loads = below(&self.branches.load, keys);
-        tokio::try_join!(
-            read_all(&self.connection, &identities),
-            read_all(&self.connection, &loads)
-        )
+        members(&self.connection, &self.branches, keys, self.interest).await
     }
 
     pub(super) async fn read_loads(&mut self, keys: &[String]) -> Result<Vec<Node>> {
@@ -89,6 +91,14 @@ impl BranchWatches {
         sync.await.map_err(failed)?;
         let keys = found(children.await)?.unwrap_or_default();
         Ok((keys.into_iter().collect(), Vec::new()))
+    }
+}
+
+/// The next event of a watch; never, if there is none.
+async fn told(watcher: Option<&mut PersistentWatcher>) -> WatchedEvent {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
     }
 }
 

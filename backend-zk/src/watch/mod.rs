@@ -10,7 +10,7 @@ mod nodes;
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{Subscription, Update, Updates};
+use plimsoll_backend_kit::{Interest, Subscription, Update, Updates};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -33,12 +33,13 @@ pub(crate) async fn subscribe(
     links: watch::Receiver<Link>,
     tree: &Tree,
     service: &ServiceName,
+    interest: Interest,
 ) -> Result<Subscription> {
     let (watches, view) = if connection.abilities.branches {
-        let (watches, view) = BranchWatches::set(connection, tree, service).await?;
+        let (watches, view) = BranchWatches::set(connection, tree, service, interest).await?;
         (Watches::Branches(watches), view)
     } else {
-        let (watches, view) = NodeWatches::set(connection, links, tree, service).await?;
+        let (watches, view) = NodeWatches::set(connection, links, tree, service, interest).await?;
         (Watches::Nodes(watches), view)
     };
     let (sender, changes) = mpsc::channel(BACKLOG);
@@ -77,7 +78,7 @@ impl Watches {
         }
     }
 
-    /// Reads the identities and the loads under `keys`, in their order.
+    /// Reads the identities and, if they are wanted, the loads under `keys`, in their order.
     async fn read(&mut self, keys: &[String]) -> Result<(Vec<Node>, Vec<Node>)> {
         match self {
             Self::Branches(watches) => watches.read(keys).await,

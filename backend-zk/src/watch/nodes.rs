@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use plimsoll_backend_kit::Interest;
 use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ enum Subject {
 pub(super) struct NodeWatches {
     client: Client,
     branches: Branches,
+    interest: Interest,
     /// One for each subject that is watched.
     watches: JoinSet<(Subject, WatchedEvent)>,
     watched: HashSet<Subject>,
@@ -40,11 +42,13 @@ impl NodeWatches {
         mut links: watch::Receiver<Link>,
         tree: &Tree,
         service: &ServiceName,
+        interest: Interest,
     ) -> Result<(Self, View)> {
         links.mark_unchanged();
         let mut watches = Self {
             client: connection.client,
             branches: tree.branches(service),
+            interest,
             watches: JoinSet::new(),
             watched: HashSet::new(),
             links,
@@ -87,6 +91,9 @@ impl NodeWatches {
         let identities = self
             .read_watched(keys.iter().map(identity).collect())
             .await?;
+        if self.interest < Interest::Loads {
+            return Ok((identities, vec![None; keys.len()]));
+        }
         // Who is not there has no load to wait for.
         let present = keys.iter().zip(&identities);
         let present: Vec<_> = present
