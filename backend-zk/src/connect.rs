@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use zookeeper_client::{
     Acls, Client, Connector, CreateMode, Error as Native, SessionInfo, SessionState, StateWatcher,
 };
@@ -37,8 +37,7 @@ pub(crate) async fn connect(
     former: Option<SessionInfo>,
 ) -> Result<(Client, Abilities)> {
     let limit = config.connect_timeout;
-    let deadline = Instant::now() + limit;
-    let connecting = timeout_at(deadline, open(connector(config, former)?, config)).await;
+    let connecting = timeout(limit, open(connector(config, former)?, config)).await;
     let Ok(client) = connecting else {
         return Err(Error::new(
             ErrorKind::Unavailable,
@@ -47,10 +46,8 @@ pub(crate) async fn connect(
         .with_context("waited", format!("{limit:?}")));
     };
     let client = client.map_err(failed)?;
-    // Without an answer it is still the session: to give up the client would be to end it. A server
-    // that turns out not to understand closes the connection, and is asked again after that.
-    let asking = timeout_at(deadline, abilities(&client)).await;
-    Ok((client, asking.unwrap_or_default()))
+    let abilities = abilities(&client, limit).await;
+    Ok((client, abilities))
 }
 
 fn connector(config: &Config, former: Option<SessionInfo>) -> Result<Connector> {
@@ -87,16 +84,21 @@ async fn open(connector: Connector, config: &Config) -> Result<Client, Native> {
 
 /// Asks the server what it understands, before anybody else asks it for anything: to a request that
 /// it does not know, a server says so and then closes the connection, with all that was under way.
-async fn abilities(client: &Client) -> Abilities {
+///
+/// A server that does not answer within `limit` is taken for a newer one: to give up the client
+/// would be to end its session, and one that turns out to be old is asked again, as it closes the
+/// connection.
+async fn abilities(client: &Client, limit: Duration) -> Abilities {
     let mut states = client.state_watcher();
     states.state();
     let mut abilities = Abilities {
-        branches: knows_branches(client).await,
+        branches: timeout(limit, knows_branches(client)).await.unwrap_or(true),
         containers: true,
     };
     if !abilities.branches {
         connected_again(&mut states).await;
-        abilities.containers = knows_containers(client).await;
+        let containers = timeout(limit, knows_containers(client)).await;
+        abilities.containers = containers.unwrap_or(true);
         if !abilities.containers {
             connected_again(&mut states).await;
         }
@@ -109,10 +111,11 @@ async fn abilities(client: &Client) -> Abilities {
 /// not understood by this ensemble is not tried again on this session: finding out costs a
 /// connection.
 pub(crate) async fn asked_again(client: &Client, known: Abilities, limit: Duration) -> Abilities {
-    if !known.branches {
-        return known;
+    if known.branches {
+        abilities(client, limit).await
+    } else {
+        known
     }
-    timeout(limit, abilities(client)).await.unwrap_or(known)
 }
 
 /// Reads of several nodes at once came with 3.6, as did watches on whole branches, and leave no
@@ -132,7 +135,8 @@ async fn knows_containers(client: &Client) -> bool {
     !matches!(made, Err(Native::Unimplemented))
 }
 
-/// Waits until the connection that the server closed has been replaced.
+/// Waits until the connection that the server closed has been replaced, which the client gives up
+/// with the session.
 async fn connected_again(states: &mut StateWatcher) {
     loop {
         let state = states.changed().await;

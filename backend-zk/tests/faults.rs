@@ -1,164 +1,20 @@
 //! What goes wrong with real servers and networks, one claim each.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failure to set up is a failure of the test"
-)]
-#![expect(
-    clippy::future_not_send,
-    reason = "a test's own future stays on its thread"
-)]
-
 mod support;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{
-    ErrorKind, Instance, LoadUpdater, Registration, RegistrationState, Registry, ServiceName,
-    Snapshot,
+    ErrorKind, LoadUpdater, Registration, RegistrationState, Registry, Snapshot,
 };
-use tokio::time::{sleep, timeout};
-use zookeeper_client::{Acls, Client, CreateMode, Stat};
-
-use plimsoll_test_servers::zk::{Server, available};
 use plimsoll_test_servers::{Mode, Proxy};
-use support::harness::{ROOT, SESSION, builder, identity, load, operator, tickets};
+use tokio::time::{sleep, timeout};
+use zookeeper_client::{Acls, CreateMode};
+
+use support::bench::{Bench, PATIENCE, eventually, fault, ids, monitored, state};
+use support::harness::{SESSION, builder, identity, load, operator, tickets};
 use support::raw::end_session;
-
-/// Ceiling for whatever must come to pass on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(25);
-
-/// A server, a handle through a proxy, and a handle of somebody else's.
-struct Bench {
-    server: Server,
-    proxy: Proxy,
-    provider: ZkRegistry,
-    consumer: ZkRegistry,
-    operator: Client,
-    service: ServiceName,
-}
-
-impl Bench {
-    async fn set() -> Self {
-        let server = Server::start();
-        let proxy = Proxy::start(server.address(), Mode::Pass);
-        let provider = builder(proxy.address()).build().unwrap();
-        let consumer = builder(server.address()).build().unwrap();
-        let operator = operator(server.address()).await;
-        let service = "orders".parse().unwrap();
-        Self {
-            server,
-            proxy,
-            provider,
-            consumer,
-            operator,
-            service,
-        }
-    }
-
-    fn instance(&self, id: &str) -> Instance {
-        Instance::builder(&self.service, "10.0.0.7", 8080)
-            .with_id(id)
-            .build()
-            .unwrap()
-    }
-
-    async fn live(&self, id: &str) -> Registration {
-        let registration = self.provider.register(self.instance(id)).await.unwrap();
-        timeout(PATIENCE, registration.ready())
-            .await
-            .unwrap()
-            .unwrap();
-        registration
-    }
-
-    async fn stat(&self, id: &str) -> Option<Stat> {
-        self.operator
-            .check_stat(&identity(&self.service, id))
-            .await
-            .unwrap()
-    }
-
-    async fn listed(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
-        eventually(what, || async {
-            self.consumer.list(&self.service).await.ok().filter(&wanted)
-        })
-        .await
-    }
-}
-
-/// Probes until there is something.
-async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut probe: impl FnMut() -> F,
-) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(Some(found)) = timeout(PATIENCE, probe()).await {
-            return found;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "expected {what} within {PATIENCE:?}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn state(registration: &Registration, what: &str, wanted: fn(&RegistrationState) -> bool) {
-    let mut states = registration.states();
-    let reached = timeout(PATIENCE, states.wait_for(wanted)).await;
-    assert!(
-        matches!(reached, Ok(Some(_))),
-        "expected {what}, found {:?}",
-        registration.state()
-    );
-}
-
-fn ids(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot
-        .members()
-        .iter()
-        .map(|member| member.id().as_str())
-        .collect()
-}
-
-/// A number of the server's monitor.
-fn monitored(server: &Server, name: &str) -> i64 {
-    let answer = server.ask("mntr").unwrap_or_default();
-    let lines = answer.lines().filter_map(|line| line.split_once('\t'));
-    let numbers: BTreeMap<_, _> = lines.collect();
-    numbers
-        .get(name)
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(-1)
-}
-
-/// The last transaction of the server.
-fn zxid(server: &Server) -> String {
-    let answer = server.ask("srvr").unwrap_or_default();
-    answer
-        .lines()
-        .find(|line| line.starts_with("Zxid:"))
-        .unwrap_or_default()
-        .to_owned()
-}
-
-macro_rules! fault {
-    ($(#[doc = $doc:literal])* async fn $name:ident($bench:ident: $mutable:ty) $body:block) => {
-        $(#[doc = $doc])*
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            if available() {
-                #[allow(unused_mut, reason = "some faults change the bench")]
-                let mut $bench: $mutable = Bench::set().await;
-                $body
-            }
-        }
-    };
-}
 
 fault! {
     /// Servers remember sessions over a restart; so must we, or the node goes with the old one.
@@ -442,52 +298,6 @@ fault! {
 }
 
 fault! {
-    /// 1,000 connections a second that come and go: no more writes than the interval of 50 ms
-    /// allows, and in the end the exact count.
-    async fn a_storm_of_connections_writes_no_more_than_the_interval_allows(bench: Bench) {
-        let registration = bench.live("a").await;
-        let path = load(&bench.service, "a");
-        let version = || async { bench.operator.check_stat(&path).await.unwrap().unwrap().version };
-        let (before, started) = (version().await, Instant::now());
-        let handle = registration.load();
-        let mut open = Vec::new();
-        while started.elapsed() < Duration::from_secs(5) {
-            for _ in 0..10 {
-                open.push(handle.acquire());
-            }
-            sleep(Duration::from_millis(10)).await;
-            open.drain(..open.len().saturating_sub(3));
-        }
-        bench.listed("the exact count", |s| s.get("a").and_then(|m| m.load().get()) == Some(3)).await;
-        let writes = u128::try_from(version().await - before).unwrap();
-        let most = started.elapsed().as_millis() / 50 + 2;
-        assert!(writes > 5 && writes <= most, "{writes} writes, {most} allowed");
-    }
-}
-
-fault! {
-    async fn an_idle_fleet_writes_nothing(bench: Bench) {
-        let provider = ZkRegistry::builder([bench.server.address().to_string()])
-            .with_root(ROOT)
-            .with_session_timeout(SESSION)
-            .build()
-            .unwrap();
-        let mut fleet = Vec::new();
-        for index in 0..200 {
-            fleet.push(provider.register(bench.instance(&format!("i{index:03}"))).await.unwrap());
-        }
-        for registration in &fleet {
-            timeout(PATIENCE, registration.ready()).await.unwrap().unwrap();
-        }
-        // The session of the other handles is not there yet, and theirs must not be counted.
-        let before = zxid(&bench.server);
-        sleep(Duration::from_secs(4)).await;
-        assert!(!before.is_empty());
-        assert_eq!(zxid(&bench.server), before, "transactions of an idle fleet");
-    }
-}
-
-fault! {
     async fn a_watch_misses_nothing_over_many_cuts(bench: Bench) {
         let watched = Proxy::start(bench.server.address(), Mode::Pass);
         let consumer = builder(watched.address()).build().unwrap();
@@ -539,41 +349,5 @@ fault! {
         let life = second.state().incarnation();
         bench.listed("the second", |s| s.get("a").map(|m| m.incarnation()) == life).await;
         drop(first);
-    }
-}
-
-fault! {
-    async fn ten_thousand_instances_are_listed_and_watched(bench: Bench) {
-        const MANY: usize = 10_000;
-        let _first = bench.live("first").await;
-        let consumer = builder(bench.server.address())
-            .with_timings(|timings| timings.call_timeout = PATIENCE)
-            .build()
-            .unwrap();
-        let watch = consumer.watch(&bench.service).await.unwrap();
-        let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
-        let node = |id: &str| format!(r#"{{"name":"orders","id":"{id}","address":"10.0.0.1","port":80}}"#);
-        for batch in 0..MANY / 500 {
-            let mut writer = bench.operator.new_multi_writer();
-            for index in 0..500 {
-                let id = format!("i{:05}", batch * 500 + index);
-                writer.add_create(&identity(&bench.service, &id), node(&id).as_bytes(), &options).unwrap();
-            }
-            writer.commit().await.unwrap();
-        }
-        let started = Instant::now();
-        let all = timeout(PATIENCE, consumer.list(&bench.service)).await.unwrap().unwrap();
-        println!("listed {MANY} in {:?}", started.elapsed());
-        assert_eq!((all.members().len(), all.skipped()), (MANY + 1, 0));
-        eventually("all of them in the watch", || async {
-            watch.latest().filter(|snapshot| snapshot.members().len() == MANY + 1).map(drop)
-        })
-        .await;
-        // One of many is followed as if it were alone.
-        bench.operator.delete(&identity(&bench.service, "i00042"), None).await.unwrap();
-        eventually("one less", || async {
-            watch.latest().filter(|snapshot| snapshot.members().len() == MANY).map(drop)
-        })
-        .await;
     }
 }

@@ -129,7 +129,12 @@ pub async fn operator(address: std::net::SocketAddr) -> Client {
 
 /// A handle timed for tests: a short session, loads that age fast, a grace that can be waited out.
 pub fn builder(address: std::net::SocketAddr) -> ZkBuilder {
-    ZkRegistry::builder([address.to_string()])
+    builder_for([address.to_string()])
+}
+
+/// The same, for several servers.
+pub fn builder_for(hosts: impl IntoIterator<Item = String>) -> ZkBuilder {
+    ZkRegistry::builder(hosts)
         .with_root(ROOT)
         .with_session_timeout(SESSION)
         .with_connect_timeout(Duration::from_secs(1))

@@ -1,0 +1,100 @@
+//! What holds with many, and with much at once.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use plimsoll_backend_zk::ZkRegistry;
+use plimsoll_discovery_api::Registry;
+use tokio::time::{sleep, timeout};
+use zookeeper_client::{Acls, CreateMode};
+
+use support::bench::{Bench, PATIENCE, eventually, fault, monitored, zxid};
+use support::harness::{ROOT, SESSION, builder, identity, load};
+
+fault! {
+    /// 1,000 connections a second that come and go: no more writes than the interval of 50 ms
+    /// allows, and in the end the exact count.
+    async fn a_storm_of_connections_writes_no_more_than_the_interval_allows(bench: Bench) {
+        let registration = bench.live("a").await;
+        let path = load(&bench.service, "a");
+        let version = || async { bench.operator.check_stat(&path).await.unwrap().unwrap().version };
+        let (before, started) = (version().await, Instant::now());
+        let handle = registration.load();
+        let mut open = Vec::new();
+        while started.elapsed() < Duration::from_secs(10) {
+            for _ in 0..10 {
+                open.push(handle.acquire());
+            }
+            sleep(Duration::from_millis(10)).await;
+            open.drain(..open.len().saturating_sub(3));
+        }
+        bench.listed("the exact count", |s| s.get("a").and_then(|m| m.load().get()) == Some(3)).await;
+        let writes = u128::try_from(version().await - before).unwrap();
+        let most = started.elapsed().as_millis() / 50 + 2;
+        assert!(writes > 50 && writes <= most, "{writes} writes, {most} allowed");
+    }
+}
+
+fault! {
+    async fn an_idle_fleet_writes_nothing(bench: Bench) {
+        const FLEET: usize = 1_000;
+        let provider = ZkRegistry::builder([bench.server.address().to_string()])
+            .with_root(ROOT)
+            .with_session_timeout(SESSION)
+            .build()
+            .unwrap();
+        let mut fleet = Vec::new();
+        for index in 0..FLEET {
+            fleet.push(provider.register(bench.instance(&format!("i{index:03}"))).await.unwrap());
+        }
+        for registration in &fleet {
+            timeout(PATIENCE, registration.ready()).await.unwrap().unwrap();
+        }
+        let (before, packets) = (zxid(&bench.server), monitored(&bench.server, "zk_packets_received"));
+        let seconds = 5;
+        sleep(Duration::from_secs(seconds)).await;
+        assert!(!before.is_empty());
+        assert_eq!(zxid(&bench.server), before, "transactions of an idle fleet");
+        // Each is confirmed once in a third of the session's timeout, which is one read.
+        let packets = monitored(&bench.server, "zk_packets_received") - packets;
+        let most = i64::try_from(FLEET as u64 * seconds * 4 / SESSION.as_secs()).unwrap();
+        assert!(packets > 0 && packets < most, "{packets} packets, {most} allowed");
+    }
+}
+
+fault! {
+    async fn ten_thousand_instances_are_listed_and_watched(bench: Bench) {
+        const MANY: usize = 10_000;
+        let _first = bench.live("first").await;
+        let consumer = builder(bench.server.address())
+            .with_timings(|timings| timings.call_timeout = PATIENCE)
+            .build()
+            .unwrap();
+        let watch = consumer.watch(&bench.service).await.unwrap();
+        let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+        let node = |id: &str| format!(r#"{{"name":"orders","id":"{id}","address":"10.0.0.1","port":80}}"#);
+        for batch in 0..MANY / 500 {
+            let mut writer = bench.operator.new_multi_writer();
+            for index in 0..500 {
+                let id = format!("i{:05}", batch * 500 + index);
+                writer.add_create(&identity(&bench.service, &id), node(&id).as_bytes(), &options).unwrap();
+            }
+            writer.commit().await.unwrap();
+        }
+        let started = Instant::now();
+        let all = timeout(PATIENCE, consumer.list(&bench.service)).await.unwrap().unwrap();
+        println!("listed {MANY} in {:?}", started.elapsed());
+        assert_eq!((all.members().len(), all.skipped()), (MANY + 1, 0));
+        eventually("all of them in the watch", || async {
+            watch.latest().filter(|snapshot| snapshot.members().len() == MANY + 1).map(drop)
+        })
+        .await;
+        // One of many is followed as if it were alone.
+        bench.operator.delete(&identity(&bench.service, "i00042"), None).await.unwrap();
+        eventually("one less", || async {
+            watch.latest().filter(|snapshot| snapshot.members().len() == MANY).map(drop)
+        })
+        .await;
+    }
+}

@@ -1,0 +1,166 @@
+//! A server with a provider, a consumer and an operator, and ways to wait for what must come.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
+#![allow(
+    clippy::future_not_send,
+    reason = "a test's own future stays on its thread"
+)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use plimsoll_backend_zk::ZkRegistry;
+use plimsoll_discovery_api::{
+    Instance, Registration, RegistrationState, Registry, ServiceName, Snapshot,
+};
+use plimsoll_test_servers::zk::Server;
+use plimsoll_test_servers::{Mode, Proxy};
+use tokio::time::{sleep, timeout};
+use zookeeper_client::{Client, Stat};
+
+use super::harness::{builder, identity, operator};
+
+/// Ceiling for whatever must come to pass on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(25);
+
+/// A server, a handle through a proxy, and a handle of somebody else's.
+pub struct Bench {
+    pub server: Server,
+    pub proxy: Proxy,
+    pub provider: ZkRegistry,
+    pub consumer: ZkRegistry,
+    pub operator: Client,
+    pub service: ServiceName,
+}
+
+impl Bench {
+    pub async fn set() -> Self {
+        Self::on(Server::start()).await
+    }
+
+    pub async fn on(server: Server) -> Self {
+        let proxy = Proxy::start(server.address(), Mode::Pass);
+        let provider = builder(proxy.address()).build().unwrap();
+        let consumer = builder(server.address()).build().unwrap();
+        let operator = operator(server.address()).await;
+        let service = "orders".parse().unwrap();
+        Self {
+            server,
+            proxy,
+            provider,
+            consumer,
+            operator,
+            service,
+        }
+    }
+
+    pub fn instance(&self, id: &str) -> Instance {
+        Instance::builder(&self.service, "10.0.0.7", 8080)
+            .with_id(id)
+            .build()
+            .unwrap()
+    }
+
+    pub async fn live(&self, id: &str) -> Registration {
+        let registration = self.provider.register(self.instance(id)).await.unwrap();
+        timeout(PATIENCE, registration.ready())
+            .await
+            .unwrap()
+            .unwrap();
+        registration
+    }
+
+    pub async fn stat(&self, id: &str) -> Option<Stat> {
+        self.operator
+            .check_stat(&identity(&self.service, id))
+            .await
+            .unwrap()
+    }
+
+    pub async fn listed(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        eventually(what, || async {
+            self.consumer.list(&self.service).await.ok().filter(&wanted)
+        })
+        .await
+    }
+}
+
+/// Probes until there is something.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut probe: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(Some(found)) = timeout(PATIENCE, probe()).await {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "expected {what} within {PATIENCE:?}"
+        );
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn state(
+    registration: &Registration,
+    what: &str,
+    wanted: fn(&RegistrationState) -> bool,
+) {
+    let mut states = registration.states();
+    let reached = timeout(PATIENCE, states.wait_for(wanted)).await;
+    assert!(
+        matches!(reached, Ok(Some(_))),
+        "expected {what}, found {:?}",
+        registration.state()
+    );
+}
+
+pub fn ids(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot
+        .members()
+        .iter()
+        .map(|member| member.id().as_str())
+        .collect()
+}
+
+/// A number of the server's monitor.
+pub fn monitored(server: &Server, name: &str) -> i64 {
+    let answer = server.ask("mntr").unwrap_or_default();
+    let lines = answer.lines().filter_map(|line| line.split_once('\t'));
+    let numbers: BTreeMap<_, _> = lines.collect();
+    numbers
+        .get(name)
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(-1)
+}
+
+/// The last transaction of the server.
+pub fn zxid(server: &Server) -> String {
+    let answer = server.ask("srvr").unwrap_or_default();
+    answer
+        .lines()
+        .find(|line| line.starts_with("Zxid:"))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// One claim, tested on a bench of its own; without a server it says loudly that nothing was.
+macro_rules! fault {
+    ($(#[doc = $doc:literal])* async fn $name:ident($bench:ident: $mutable:ty) $body:block) => {
+        $(#[doc = $doc])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            if plimsoll_test_servers::zk::available() {
+                #[allow(unused_mut, reason = "some faults change the bench")]
+                let mut $bench: $mutable = $crate::support::bench::Bench::set().await;
+                $body
+            }
+        }
+    };
+}
+
+pub(crate) use fault;
