@@ -10,6 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{ServiceName, Snapshot, Watch};
 
+/// How often what is not in a snapshot is looked at again.
+const LOOK: Duration = Duration::from_millis(20);
+
 type Condition = fn(&Snapshot) -> bool;
 
 /// A watch whose every snapshot is checked for what holds of all of them.
@@ -51,7 +54,7 @@ impl Observer {
         }
     }
 
-    /// Reads on until the latest snapshot satisfies `wanted`.
+    /// Reads on until the latest snapshot satisfies `wanted`, which may look at more than that.
     pub(super) async fn until(
         &mut self,
         within: Duration,
@@ -69,9 +72,9 @@ impl Observer {
             {
                 return Arc::clone(last);
             }
-            let step = self.step(deadline).await;
+            let step = self.step(deadline.min(Instant::now() + LOOK)).await;
             assert!(
-                step.is_some(),
+                step.is_some() || Instant::now() < deadline,
                 "expected a watch to yield {what} within {within:?}; last seen: {}",
                 self.seen()
             );
