@@ -5,7 +5,8 @@
 //! |---|---|
 //! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
 //! | `zk` | `ZooKeeper`, `zk://` and the module `zk` |
-//! | `full` | every backend |
+//! | `zk-sasl`, `zk-tls` | logins by SASL (DIGEST-MD5) and encrypted connections for it |
+//! | `full` | every backend, with all it can do |
 //!
 //! A feature adds and never changes what is there. Without any, bring a [`Registry`] of your own.
 //!

@@ -16,6 +16,7 @@ use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Registry};
 use plimsoll_test_servers::free_port;
 use plimsoll_test_servers::zk::{Server, available};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use support::bench::{Bench, PATIENCE, monitored};
@@ -106,9 +107,8 @@ async fn what_a_user_creates_is_the_users_alone_unless_it_is_said_otherwise() {
 }
 
 /// A server that knows `alice` by her password.
-fn sasl_server() -> Server {
-    let dir = tempfile::tempdir().unwrap().keep();
-    let users = dir.join("jaas.conf");
+fn sasl_server(dir: &TempDir) -> Server {
+    let users = dir.path().join("jaas.conf");
     let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
     fs::write(
         &users,
@@ -129,7 +129,8 @@ async fn a_user_of_the_servers_own_owns_what_is_created() {
     if !available() {
         return;
     }
-    let bench = Bench::on(sasl_server()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::on(sasl_server(&dir)).await;
     let url: RegistryUrl = format!(
         "zk://alice:secret@{}/{ROOT}?sasl=digest-md5&session_timeout=4s",
         bench.server.address()
@@ -148,7 +149,8 @@ async fn a_wrong_sasl_password_is_said_to_be_one_and_does_not_hot_loop() {
     if !available() {
         return;
     }
-    let bench = Bench::on(sasl_server()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::on(sasl_server(&dir)).await;
     let mallory = builder(bench.server.address())
         .with_sasl("alice", "hunter2")
         .build()
@@ -194,9 +196,11 @@ impl Authority {
 }
 
 /// A server that speaks to nobody without a certificate of `authority`, and the port for that.
-fn tls_server(authority: &Authority) -> (Server, String) {
-    let dir = tempfile::tempdir().unwrap().keep();
-    let (keys, trusted) = (dir.join("server.pem"), dir.join("ca.pem"));
+fn tls_server(authority: &Authority, dir: &TempDir) -> (Server, String) {
+    let (keys, trusted) = (
+        dir.path().join("server.pem"),
+        dir.path().join("trusted.pem"),
+    );
     let (certificate, key) = authority.sign();
     fs::write(&keys, format!("{key}{certificate}")).unwrap();
     fs::write(&trusted, authority.pem()).unwrap();
@@ -220,8 +224,8 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
         return;
     }
     let authority = Authority::new();
-    let (server, address) = tls_server(&authority);
     let dir = tempfile::tempdir().unwrap();
+    let (server, address) = tls_server(&authority, &dir);
     let file = |name: &str, text: String| {
         let path = dir.path().join(name);
         fs::write(&path, text).unwrap();

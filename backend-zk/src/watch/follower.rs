@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Event, Watches};
 use crate::read::{Seen, load_of, understand};
 
-/// Loads that change within this are read together.
+/// Loads that change within this after others were read are read together.
 const LOAD_BATCH: Duration = Duration::from_millis(20);
 /// So many announced departures are remembered before those of nobody known are forgotten.
 const DEPARTED: usize = 16 * 1024;
@@ -30,6 +30,8 @@ pub(super) struct Follower {
     membership_dirty: bool,
     dirty_loads: HashSet<String>,
     loads_due: Option<Instant>,
+    /// When loads were last read.
+    loads_read: Option<Instant>,
     departed: HashSet<Incarnation>,
     changes: mpsc::Sender<Result<Update>>,
 }
@@ -51,6 +53,7 @@ impl Follower {
             membership_dirty: false,
             dirty_loads: HashSet::new(),
             loads_due: None,
+            loads_read: None,
             departed: HashSet::new(),
             changes,
         }
@@ -115,8 +118,10 @@ impl Follower {
             Event::Membership => self.membership_dirty = true,
             Event::Load(key) => {
                 self.dirty_loads.insert(key);
+                let soonest = self.loads_read.map(|read| read + LOAD_BATCH);
+                let now = Instant::now();
                 self.loads_due
-                    .get_or_insert_with(|| Instant::now() + LOAD_BATCH);
+                    .get_or_insert_with(|| soonest.map_or(now, |soonest| soonest.max(now)));
             }
             Event::Departed(life) => self.note_departure(life),
         }
@@ -224,6 +229,7 @@ impl Follower {
 
     async fn read_loads(&mut self) -> Result<()> {
         self.loads_due = None;
+        self.loads_read = Some(Instant::now());
         let mut keys: Vec<String> = self.dirty_loads.drain().collect();
         keys.retain(|key| self.seen.contains_key(key));
         let nodes = self.watches.read_loads(&keys).await?;

@@ -14,6 +14,7 @@ use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use zookeeper_client::{Acls, Client, CreateMode};
 
+use super::bench::eventually;
 use super::old_release::{OldRelease, OldServer};
 use super::raw::{Ticket, end_session};
 
@@ -43,7 +44,9 @@ impl ZkHarness {
 
     /// A server that does what `release` did.
     pub fn of_old_release(release: OldRelease, outage: Mode) -> Self {
-        let server = Server::start();
+        // What is remembered of departures goes with the last instance's parent, when the server
+        // next looks for empty ones: not within a test.
+        let server = Server::start_with("", &["-Dznode.container.checkIntervalMs=60000"]);
         let old = OldServer::start(server.address(), release);
         Self::with(server, Some(old), outage, false)
     }
@@ -176,7 +179,8 @@ impl Harness for ZkHarness {
             .push(Arc::clone(&proxy));
         let registry = builder(proxy.address()).build().expect("good settings");
         if !down {
-            registry.services().await.expect("the registry is up");
+            // A busy machine may take several attempts.
+            eventually("the registry", || async { registry.services().await.ok() }).await;
         }
         if self.nested {
             let inner: Arc<dyn Registry> = Arc::new(registry);
