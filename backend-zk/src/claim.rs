@@ -5,6 +5,7 @@ use std::time::Duration;
 use plimsoll_backend_kit::Record;
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use zookeeper_client::{Client, Error as Native, MultiWriteResult, Stat};
 
 use crate::codec;
@@ -54,6 +55,7 @@ impl ZkDriver {
         // Most often nothing is there.
         let mut there: Pair = (None, None);
         for _ in 0..SETTLE_ATTEMPTS {
+            let asked = Instant::now();
             match self.put(client, &nodes, record, &there).await {
                 Ok(stat) => {
                     let versions = Versions {
@@ -62,7 +64,7 @@ impl ZkDriver {
                     };
                     return Ok(claimed(stat.czxid, versions));
                 }
-                Err(Native::NoNode) => self.make_parents(&connection, &nodes).await?,
+                Err(Native::NoNode) => self.make_parents(&connection, &nodes, asked).await?,
                 Err(Native::NodeExists | Native::BadVersion) => {}
                 Err(error) => return Err(failed(error)),
             }

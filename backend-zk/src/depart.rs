@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plimsoll_backend_kit::Release;
 use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
+use tokio::time::Instant;
 use zookeeper_client::{Error as Native, Stat};
 
 use crate::codec;
@@ -85,6 +86,7 @@ impl ZkDriver {
         };
         let mut may_list = true;
         for attempt in 0..attempts {
+            let asked = Instant::now();
             let paths = [&nodes.identity, &nodes.load, &nodes.branches.services].map(Clone::clone);
             let writing = if told_by_events {
                 self.departures.writing.try_lock().ok()
@@ -127,7 +129,7 @@ impl ZkDriver {
             fill().map_err(failed)?;
             match writer.commit().await.map_err(native) {
                 Ok(_) => return Ok(()),
-                Err(Native::NoNode) => self.make_parents(&connection, &nodes).await?,
+                Err(Native::NoNode) => self.make_parents(&connection, &nodes, asked).await?,
                 Err(Native::BadVersion | Native::NodeExists) => {}
                 // Perhaps of the list alone.
                 Err(Native::NoAuth) if list.is_some() => may_list = false,

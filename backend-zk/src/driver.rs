@@ -17,6 +17,7 @@ use crate::claim::ZkClaim;
 use crate::codec;
 use crate::depart::Departures;
 use crate::error::{failed, gone};
+use crate::parents::Parents;
 use crate::paths::{Nodes, Tree};
 use crate::read::{self, read_all};
 use crate::session::{Connection, Link, Session};
@@ -35,6 +36,7 @@ pub(crate) struct ZkDriver {
     pub(crate) tree: Tree,
     session: OnceLock<Session>,
     pub(crate) departures: Departures,
+    pub(crate) parents: Parents,
 }
 
 impl fmt::Debug for ZkDriver {
@@ -56,6 +58,7 @@ impl ZkDriver {
             tree,
             session: OnceLock::new(),
             departures: Departures::default(),
+            parents: Parents::default(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use plimsoll_discovery_api::{
     ErrorKind, LoadUpdater, Registration, RegistrationState, Registry, Snapshot,
 };
+use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
@@ -303,7 +304,7 @@ fault! {
         let consumer = builder(watched.address()).build().unwrap();
         let watch = consumer.watch(&bench.service).await.unwrap();
         let mut present: BTreeMap<String, Registration> = BTreeMap::new();
-        for round in 0..25_usize {
+        for round in 0..100_usize {
             watched.cut();
             let id = format!("i{}", round % 7);
             match present.remove(&id) {
@@ -350,4 +351,152 @@ fault! {
         bench.listed("the second", |s| s.get("a").map(|m| m.incarnation()) == life).await;
         drop(first);
     }
+}
+
+fault! {
+    /// The server has kept in mind who has deregistered.
+    async fn who_left_while_the_watcher_was_cut_off_is_gone_at_once(bench: Bench) {
+        let watched = Proxy::start(bench.server.address(), Mode::Pass);
+        let consumer = builder(watched.address()).build().unwrap();
+        let _stays = bench.live("a").await;
+        let leaves = [bench.live("b").await, bench.live("c").await, bench.live("d").await];
+        let mut watch = consumer.watch(&bench.service).await.unwrap();
+        let all = |s: &Snapshot| s.members().len() == 4;
+        timeout(PATIENCE, watch.wait_for(all)).await.unwrap().unwrap();
+        watched.set(Mode::Refuse);
+        for registration in leaves {
+            registration.deregister().await.unwrap();
+        }
+        watched.set(Mode::Pass);
+        let live = |s: &Snapshot| s.freshness().is_live();
+        let seen = timeout(PATIENCE, watch.wait_for(live)).await.unwrap().unwrap();
+        // Three of four lost together would be held down as suspects.
+        assert_eq!(ids(&seen), ["a"]);
+    }
+}
+
+fault! {
+    /// The node has the same name and version as before, and is another.
+    async fn who_was_replaced_while_the_watcher_was_cut_off_is_seen_as_replaced(bench: Bench) {
+        let watched = Proxy::start(bench.server.address(), Mode::Pass);
+        let consumer = builder(watched.address()).build().unwrap();
+        let first = bench.live("a").await;
+        let mut watch = consumer.watch(&bench.service).await.unwrap();
+        let seen = timeout(PATIENCE, watch.wait_for(|s| ids(s) == ["a"])).await.unwrap().unwrap();
+        let before = seen.get("a").map(|m| m.incarnation());
+        watched.set(Mode::Refuse);
+        first.deregister().await.unwrap();
+        let second = bench.consumer.register(bench.instance("a")).await.unwrap();
+        timeout(PATIENCE, second.ready()).await.unwrap().unwrap();
+        watched.set(Mode::Pass);
+        let renewed = |s: &Snapshot| s.get("a").is_some_and(|m| Some(m.incarnation()) != before);
+        let seen = timeout(PATIENCE, watch.wait_for(renewed)).await.unwrap().unwrap();
+        assert_eq!(seen.get("a").map(|m| m.incarnation()), second.state().incarnation());
+    }
+}
+
+fault! {
+    /// Nodes that vanish between the list of names and the reading of them fail neither.
+    async fn lists_and_watches_converge_through_churn(bench: Bench) {
+        let _stays = bench.live("stays").await;
+        let watch = bench.consumer.watch(&bench.service).await.unwrap();
+        let (service, operator) = (bench.service.clone(), bench.operator.clone());
+        let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+        let churn = async {
+            let until = Instant::now() + Duration::from_secs(3);
+            let mut round = 0_u32;
+            while Instant::now() < until {
+                let id = format!("i{}", round % 50);
+                let path = identity(&service, &id);
+                let node = format!(r#"{{"name":"orders","id":"{id}","address":"10.0.0.1","port":80}}"#);
+                operator.create(&path, node.as_bytes(), &options).await.unwrap();
+                if round % 50 > 10 {
+                    let before = identity(&service, &format!("i{}", round % 50 - 10));
+                    operator.delete(&before, None).await.unwrap();
+                }
+                if round % 50 == 49 {
+                    for id in (0..=1).chain(40..50) {
+                        let _gone_already = operator.delete(&identity(&service, &format!("i{id}")), None).await;
+                    }
+                }
+                round += 1;
+            }
+            round
+        };
+        let listing = async {
+            let (until, mut lists) = (Instant::now() + Duration::from_secs(3), 0);
+            while Instant::now() < until {
+                let list = bench.consumer.list(&bench.service).await.expect("a list in the churn");
+                assert!(list.get("stays").is_some());
+                lists += 1;
+            }
+            lists
+        };
+        let (rounds, lists) = tokio::join!(churn, listing);
+        assert!(rounds > 300 && lists > 30, "{rounds} rounds, {lists} lists");
+        let parent = identity(&bench.service, "x");
+        let parent = parent.rsplit_once('/').unwrap().0;
+        let mut truth = bench.operator.list_children(parent).await.unwrap();
+        truth.sort();
+        eventually("the truth", || async {
+            let registered = |s: &std::sync::Arc<Snapshot>| {
+                let members = s.members().iter().filter(|m| m.standing().is_registered());
+                members.map(|m| m.id().to_string()).eq(truth.iter().cloned())
+            };
+            watch.latest().filter(registered).map(drop)
+        })
+        .await;
+    }
+}
+
+fault! {
+    /// Whether a write that nobody confirmed was carried out does not matter: it was of the whole.
+    async fn a_load_is_exact_after_any_number_of_lost_replies(bench: Bench) {
+        let registration = bench.live("a").await;
+        let life = registration.state().incarnation();
+        let connections: Vec<_> = (0..40).map(|_| registration.load().acquire()).collect();
+        for (round, connection) in connections.into_iter().enumerate() {
+            bench.proxy.set(Mode::HoldReplies);
+            drop(connection);
+            sleep(Duration::from_millis(60)).await;
+            bench.proxy.set(Mode::Pass);
+            if round % 10 == 9 {
+                let open = Some(registration.load().current());
+                bench.listed("the true count", |s| s.get("a").and_then(|m| m.load().get()) == open).await;
+            }
+        }
+        bench.listed("nobody", |s| s.get("a").and_then(|m| m.load().get()) == Some(0)).await;
+        state(&registration, "Live", RegistrationState::is_live).await;
+        assert_eq!(registration.state().incarnation(), life);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_granted_shorter_is_believed_no_longer() {
+    if !plimsoll_test_servers::zk::available() {
+        return;
+    }
+    let granted = Duration::from_secs(2);
+    let server = Server::start_with("maxSessionTimeout=2000\n", &[]);
+    let bench = Bench::on(server).await;
+    let provider = builder(bench.proxy.address())
+        .with_session_timeout(Duration::from_secs(40))
+        .build()
+        .unwrap();
+    let asked = provider.capabilities().crash_detection;
+    let registration = provider.register(bench.instance("a")).await.unwrap();
+    timeout(PATIENCE, registration.ready())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(provider.session_timeout(), Some(granted));
+    assert!(provider.capabilities().crash_detection < asked);
+    let cut = Instant::now();
+    bench.proxy.set(Mode::Hold);
+    state(&registration, "Lost", |state| {
+        matches!(state, RegistrationState::Lost { .. })
+    })
+    .await;
+    let took = cut.elapsed();
+    assert!(took < granted + Duration::from_secs(3), "{took:?}");
 }

@@ -47,7 +47,7 @@ impl ZkHarness {
         // What is remembered of departures goes with the last instance's parent, when the server
         // next looks for empty ones: not within a test.
         let server = Server::start_with("", &["-Dznode.container.checkIntervalMs=60000"]);
-        let old = OldServer::start(server.address(), release);
+        let old = OldServer::start(server.address(), Some(release));
         Self::with(server, Some(old), outage, false)
     }
 

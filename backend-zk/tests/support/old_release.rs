@@ -47,67 +47,85 @@ impl OldRelease {
 /// The proxy. Dropping it ends it.
 pub struct OldServer {
     address: SocketAddr,
-    ended: Arc<AtomicBool>,
-    refused: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    release: Mutex<Option<OldRelease>>,
+    ended: AtomicBool,
+    refused: AtomicUsize,
+}
+
+impl Shared {
+    fn knows(&self, request: i32) -> bool {
+        let release = *self.release.lock().unwrap_or_else(PoisonError::into_inner);
+        release.is_none_or(|release| release.knows(request))
+    }
 }
 
 impl OldServer {
-    pub fn start(server: SocketAddr, release: OldRelease) -> Self {
+    /// Of the release that the server is of, unless an older one is named.
+    pub fn start(server: SocketAddr, release: Option<OldRelease>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let (ended, refused) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let (end, counter) = (Arc::clone(&ended), Arc::clone(&refused));
+        let shared = Arc::new(Shared {
+            release: Mutex::new(release),
+            ended: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+        });
+        let serving = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming() {
-                if end.load(Ordering::Relaxed) {
+                if serving.ended.load(Ordering::Relaxed) {
                     return;
                 }
                 let Ok(client) = client else { continue };
                 if let Ok(upstream) = TcpStream::connect(server) {
-                    serve(&client, &upstream, release, &counter);
+                    serve(&client, &upstream, &serving);
                 }
             }
         });
-        Self {
-            address,
-            ended,
-            refused,
-        }
+        Self { address, shared }
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// From now on it is of this release, as a server that took its place would be.
+    pub fn become_release(&self, release: OldRelease) {
+        let mut current = self
+            .shared
+            .release
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Some(release);
+    }
+
     /// How many requests were not understood so far.
     pub fn refused(&self) -> usize {
-        self.refused.load(Ordering::Relaxed)
+        self.shared.refused.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for OldServer {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.shared.ended.store(true, Ordering::Relaxed);
         // Wakes the listener.
         let _woken = TcpStream::connect(self.address);
     }
 }
 
-fn serve(
-    client: &TcpStream,
-    upstream: &TcpStream,
-    release: OldRelease,
-    refused: &Arc<AtomicUsize>,
-) {
+fn serve(client: &TcpStream, upstream: &TcpStream, shared: &Arc<Shared>) {
     let both = || Some((client.try_clone().ok()?, upstream.try_clone().ok()?));
     let (Some((c1, u1)), Some((c2, u2)), Ok(replies)) = (both(), both(), client.try_clone()) else {
         return;
     };
     // Replies are written whole, whoever writes them.
     let replies = Arc::new(Mutex::new(replies));
-    let (own, refused) = (Arc::clone(&replies), Arc::clone(refused));
+    let (own, shared) = (Arc::clone(&replies), Arc::clone(shared));
     thread::spawn(move || {
-        requests(&c1, &u1, &own, release, &refused);
+        requests(&c1, &u1, &own, &shared);
         let _closed = (c1.shutdown(Shutdown::Both), u1.shutdown(Shutdown::Both));
     });
     thread::spawn(move || {
@@ -121,13 +139,7 @@ fn serve(
 }
 
 /// Passes on requests until one is not understood.
-fn requests(
-    client: &TcpStream,
-    upstream: &TcpStream,
-    replies: &Mutex<TcpStream>,
-    release: OldRelease,
-    refused: &AtomicUsize,
-) {
+fn requests(client: &TcpStream, upstream: &TcpStream, replies: &Mutex<TcpStream>, shared: &Shared) {
     // The first packet opens the session and has no header.
     let mut opened = false;
     while let Some(packet) = receive(client) {
@@ -137,9 +149,9 @@ fn requests(
         };
         if opened
             && let (Some(number), Some(request)) = (field(4), field(8))
-            && !release.knows(request)
+            && !shared.knows(request)
         {
-            refused.fetch_add(1, Ordering::Relaxed);
+            shared.refused.fetch_add(1, Ordering::Relaxed);
             let mut reply = 16_i32.to_be_bytes().to_vec();
             reply.extend(number.to_be_bytes());
             reply.extend((-1_i64).to_be_bytes()); // no transaction

@@ -1,0 +1,99 @@
+//! What is particular to servers that understand less.
+
+#![expect(
+    clippy::future_not_send,
+    reason = "a test's own future stays on its thread"
+)]
+
+mod support;
+
+use plimsoll_backend_zk::ZkRegistry;
+use plimsoll_discovery_api::{LoadUpdater, Registration, Registry, Snapshot, Watch};
+use plimsoll_test_servers::{Mode, Proxy};
+use tokio::time::timeout;
+
+use support::bench::{Bench, PATIENCE, eventually, fault, ids};
+use support::harness::builder;
+use support::old_release::{OldRelease, OldServer};
+
+/// A handle that comes through `old`, and what it has under way.
+struct Handle {
+    registry: ZkRegistry,
+    registration: Registration,
+    watch: Watch,
+}
+
+impl Handle {
+    async fn through(address: std::net::SocketAddr, bench: &Bench) -> Self {
+        let registry = builder(address).build().expect("good settings");
+        let registration = registry
+            .register(bench.instance("a"))
+            .await
+            .expect("a registration");
+        let ready = timeout(PATIENCE, registration.ready()).await;
+        ready.expect("in time").expect("to be registered");
+        let watch = registry.watch(&bench.service).await.expect("a watch");
+        Self {
+            registry,
+            registration,
+            watch,
+        }
+    }
+
+    /// Loads, members and departures come through.
+    async fn is_told_of_everything(&self, bench: &Bench, load: u64) {
+        self.registration.load().set(load);
+        self.sees("the load", |s| {
+            s.get("a").and_then(|m| m.load().get()) == Some(load)
+        })
+        .await;
+        let other = bench.live("b").await;
+        self.sees("who came", |s| ids(s) == ["a", "b"]).await;
+        other.deregister().await.expect("a removal");
+        self.sees("who went", |s| ids(s) == ["a"]).await;
+        let listed = self.registry.list(&bench.service).await.expect("a list");
+        assert_eq!(ids(&listed), ["a"]);
+    }
+
+    async fn sees(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) {
+        let latest = || async { self.watch.latest().filter(|s| wanted(s)).map(drop) };
+        eventually(what, latest).await;
+    }
+}
+
+fault! {
+    /// Each question costs the connection of everything that shares it.
+    async fn an_old_server_is_asked_once_for_what_it_does_not_understand(bench: Bench) {
+        for (release, questions) in [(OldRelease::V3_5, 1), (OldRelease::V3_5_0, 2)] {
+            let old = OldServer::start(bench.server.address(), Some(release));
+            let proxy = Proxy::start(old.address(), Mode::Pass);
+            let handle = Handle::through(proxy.address(), &bench).await;
+            for load in 1..=3 {
+                handle.is_told_of_everything(&bench, load).await;
+                assert!(handle.registration.state().is_live());
+                proxy.cut();
+            }
+            handle.is_told_of_everything(&bench, 9).await;
+            assert_eq!(old.refused(), questions, "{release:?}");
+            handle.registration.deregister().await.expect("a removal");
+        }
+    }
+}
+
+fault! {
+    /// As in an ensemble that is being upgraded, or set back.
+    async fn a_reconnect_to_an_older_server_changes_how_services_are_followed(bench: Bench) {
+        let old = OldServer::start(bench.server.address(), None);
+        let proxy = Proxy::start(old.address(), Mode::Pass);
+        let handle = Handle::through(proxy.address(), &bench).await;
+        let life = handle.registration.state().incarnation();
+        handle.is_told_of_everything(&bench, 1).await;
+        assert_eq!(old.refused(), 0);
+        old.become_release(OldRelease::V3_5);
+        proxy.cut();
+        handle.is_told_of_everything(&bench, 2).await;
+        // What was on its way at that moment may have asked before.
+        assert!((1..=3).contains(&old.refused()), "{}", old.refused());
+        assert_eq!(handle.registration.state().incarnation(), life);
+    }
+}
