@@ -19,6 +19,8 @@ pub(crate) struct Abilities {
     pub(crate) branches: bool,
     /// Nodes that go when they are empty: since 3.5.1.
     pub(crate) containers: bool,
+    /// Creations that tell what they have created: since 3.5.0, and nothing works without.
+    creations: bool,
 }
 
 impl Default for Abilities {
@@ -27,6 +29,7 @@ impl Default for Abilities {
         Self {
             branches: true,
             containers: true,
+            creations: true,
         }
     }
 }
@@ -47,6 +50,12 @@ pub(crate) async fn connect(
     };
     let client = client.map_err(failed)?;
     let abilities = abilities(&client, limit).await;
+    if !abilities.creations {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "a ZooKeeper server before 3.5",
+        ));
+    }
     Ok((client, abilities))
 }
 
@@ -93,14 +102,16 @@ async fn abilities(client: &Client, limit: Duration) -> Abilities {
     states.state();
     let mut abilities = Abilities {
         branches: timeout(limit, knows_branches(client)).await.unwrap_or(true),
-        containers: true,
+        ..Abilities::default()
     };
     if !abilities.branches {
         connected_again(&mut states).await;
-        let containers = timeout(limit, knows_containers(client)).await;
-        abilities.containers = containers.unwrap_or(true);
+        let knows = timeout(limit, knows_nodes(client, CreateMode::Container)).await;
+        abilities.containers = knows.unwrap_or(true);
         if !abilities.containers {
             connected_again(&mut states).await;
+            let knows = timeout(limit, knows_nodes(client, CreateMode::Persistent)).await;
+            abilities.creations = knows.unwrap_or(true);
         }
         tracing::info!(?abilities, "an old ZooKeeper server");
     }
@@ -128,9 +139,9 @@ async fn knows_branches(client: &Client) -> bool {
     !matches!(reader.commit().await, Err(Native::Unimplemented))
 }
 
-/// There is such a node already, so nothing is made.
-async fn knows_containers(client: &Client) -> bool {
-    let options = CreateMode::Container.with_acls(Acls::anyone_all());
+/// There is a node of that name already, so nothing is made.
+async fn knows_nodes(client: &Client, mode: CreateMode) -> bool {
+    let options = mode.with_acls(Acls::anyone_all());
     let made = client.create("/zookeeper", b"", &options).await;
     !matches!(made, Err(Native::Unimplemented))
 }

@@ -15,7 +15,7 @@ use crate::connect::{Abilities, asked_again, connect};
 
 /// The longest pause between two attempts to connect.
 const RECONNECT_CAP: Duration = Duration::from_secs(1);
-/// Wrong credentials are not mended by haste.
+/// Wrong credentials, or a server of the wrong release, are not mended by haste.
 const REFUSED_RETRY: Duration = Duration::from_secs(5);
 
 /// Where the session stands.
@@ -129,7 +129,7 @@ async fn keep(config: Arc<Config>, link: watch::Sender<Link>) {
             }
             Err(error) => {
                 let expired = former.is_some() && is_expired(&error);
-                let refused = error.kind() == ErrorKind::Unauthenticated;
+                let refused = !error.is_retryable();
                 link.send_modify(|link| {
                     link.client = None;
                     link.turn += 1;

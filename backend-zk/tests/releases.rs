@@ -7,10 +7,12 @@
 
 mod support;
 
+use std::time::Duration;
+
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{LoadUpdater, Registration, Registry, Snapshot, Watch};
+use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registration, Registry, Snapshot, Watch};
 use plimsoll_test_servers::{Mode, Proxy};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use support::bench::{Bench, PATIENCE, eventually, fault, ids};
 use support::harness::builder;
@@ -95,5 +97,21 @@ fault! {
         // What was on its way at that moment may have asked before.
         assert!((1..=3).contains(&old.refused()), "{}", old.refused());
         assert_eq!(handle.registration.state().incarnation(), life);
+    }
+}
+
+fault! {
+    async fn a_server_before_3_5_is_named_as_what_is_wrong_and_not_pestered(bench: Bench) {
+        let old = OldServer::start(bench.server.address(), Some(OldRelease::V3_4));
+        let registry = builder(old.address()).build().expect("good settings");
+        let registration = registry.register(bench.instance("a")).await.expect("a registration");
+        let verdict = timeout(PATIENCE, registration.ready()).await.expect("in time");
+        let error = verdict.expect_err("no use");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("3.5"), "{error}");
+        let before = old.refused();
+        sleep(Duration::from_secs(3)).await;
+        // Three questions every few seconds.
+        assert!(old.refused() - before <= 6, "{}", old.refused() - before);
     }
 }

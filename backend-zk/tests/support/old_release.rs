@@ -11,6 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+const CREATE_2: i32 = 15;
+const RECONFIG: i32 = 16;
+const CHECK_WATCHES: i32 = 17;
+const REMOVE_WATCHES: i32 = 18;
 const CREATE_CONTAINER: i32 = 19;
 const CREATE_TTL: i32 = 21;
 const MULTI_READ: i32 = 22;
@@ -27,6 +31,8 @@ pub enum OldRelease {
     V3_5,
     /// Container nodes and such with a time to live besides, which came with 3.5.1 and 3.5.3.
     V3_5_0,
+    /// Creations that tell what they have created, and the removal of watches, besides.
+    V3_4,
 }
 
 impl OldRelease {
@@ -38,7 +44,8 @@ impl OldRelease {
             | SET_WATCHES_2
             | ADD_WATCH
             | WHO_AM_I => false,
-            CREATE_CONTAINER | CREATE_TTL => self != Self::V3_5_0,
+            CREATE_CONTAINER | CREATE_TTL => self == Self::V3_5,
+            CREATE_2 | RECONFIG | CHECK_WATCHES | REMOVE_WATCHES => self != Self::V3_4,
             _ => true,
         }
     }
