@@ -7,10 +7,14 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registration, Registry, Snapshot, Watch};
+use plimsoll_discovery_api::{
+    ErrorKind, Instance, LoadUpdater, Registration, Registry, Snapshot, Watch,
+};
+use plimsoll_test_servers::zk::{Server, oldest_available};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 
@@ -26,7 +30,7 @@ struct Handle {
 }
 
 impl Handle {
-    async fn through(address: std::net::SocketAddr, bench: &Bench) -> Self {
+    async fn through(address: SocketAddr, bench: &Bench) -> Self {
         let registry = builder(address).build().expect("good settings");
         let registration = registry
             .register(bench.instance("a"))
@@ -103,15 +107,35 @@ fault! {
 fault! {
     async fn a_server_before_3_5_is_named_as_what_is_wrong_and_not_pestered(bench: Bench) {
         let old = OldServer::start(bench.server.address(), Some(OldRelease::V3_4));
-        let registry = builder(old.address()).build().expect("good settings");
-        let registration = registry.register(bench.instance("a")).await.expect("a registration");
-        let verdict = timeout(PATIENCE, registration.ready()).await.expect("in time");
-        let error = verdict.expect_err("no use");
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        assert!(error.to_string().contains("3.5"), "{error}");
+        let _registry = refused(old.address(), &bench.instance("a")).await;
         let before = old.refused();
         sleep(Duration::from_secs(3)).await;
         // Three questions every few seconds.
         assert!(old.refused() - before <= 6, "{}", old.refused() - before);
     }
+}
+
+/// What seems old here is so by the same answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_server_before_3_5_is_named_as_what_is_wrong() {
+    if oldest_available() {
+        let server = Server::start_oldest();
+        let instance = Instance::builder("orders", "10.0.0.7", 8080).build();
+        let _registration = refused(server.address(), &instance.expect("an instance")).await;
+    }
+}
+
+async fn refused(address: SocketAddr, instance: &Instance) -> (ZkRegistry, Registration) {
+    let registry = builder(address).build().expect("good settings");
+    let registration = registry
+        .register(instance.clone())
+        .await
+        .expect("a registration");
+    let verdict = timeout(PATIENCE, registration.ready())
+        .await
+        .expect("in time");
+    let error = verdict.expect_err("no use");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("3.5"), "{error}");
+    (registry, registration)
 }

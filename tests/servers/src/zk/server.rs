@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::release::{installed_class_path, logger, newest_class_path};
+use super::release::{installed_class_path, logger, newest_class_path, oldest_class_path};
 use crate::{Process, free_port};
 
 /// One server, by itself or a member of an [`Ensemble`](super::Ensemble).
@@ -47,6 +47,17 @@ impl Server {
     pub fn start_newest() -> Self {
         Self::start_as(Setup {
             class_path: Some(newest_class_path().expect("a newer release")),
+            ..Setup::default()
+        })
+    }
+
+    /// Starts one of the oldest release there is.
+    #[must_use]
+    pub fn start_oldest() -> Self {
+        Self::start_as(Setup {
+            class_path: Some(oldest_class_path().expect("an older release")),
+            // It looks for a library that is not there.
+            options: vec!["-Dzookeeper.jmx.log4j.disable=true".to_owned()],
             ..Setup::default()
         })
     }
