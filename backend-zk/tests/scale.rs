@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::Registry;
+use plimsoll_discovery_api::{Registration, Registry, Snapshot, Watch};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
 
@@ -104,5 +104,40 @@ fault! {
             watch.latest().filter(|snapshot| snapshot.members().len() == MANY).map(drop)
         })
         .await;
+    }
+}
+
+fault! {
+    /// They come back apart from each other, and each as it was.
+    async fn a_hundred_handles_find_a_restarted_server_again(bench: Bench) {
+        const HANDLES: usize = 100;
+        let mut handles = Vec::new();
+        for index in 0..HANDLES {
+            let registry = builder(bench.server.address()).build().unwrap();
+            let registration = registry.register(bench.instance(&format!("i{index:03}"))).await.unwrap();
+            let watch = registry.watch(&bench.service).await.unwrap();
+            handles.push((registration, watch, registry));
+        }
+        let whole = |s: &Snapshot| {
+            let registered = s.members().iter().filter(|m| m.standing().is_registered());
+            s.freshness().is_live() && registered.count() == HANDLES
+        };
+        let lives = |handles: &[(Registration, Watch, ZkRegistry)]| {
+            let lives = handles.iter().map(|(r, ..)| r.state().incarnation());
+            lives.collect::<Option<Vec<_>>>()
+        };
+        for (_, watch, _) in &handles {
+            eventually("everybody", || async { watch.latest().filter(|s| whole(s)).map(drop) }).await;
+        }
+        let before = eventually("all live", || async { lives(&handles) }).await;
+        tokio::task::block_in_place(|| bench.server.restart());
+        for (registration, watch, _) in &handles {
+            eventually("a live registration", || async {
+                registration.state().is_live().then_some(())
+            })
+            .await;
+            eventually("everybody", || async { watch.latest().filter(|s| whole(s)).map(drop) }).await;
+        }
+        assert_eq!(lives(&handles), Some(before), "none had to begin anew");
     }
 }
