@@ -3,6 +3,7 @@
 //! `<what>/plimsoll` and `<what>/bare` take turns on the same server. What has no duration, the cost
 //! of idling, is printed.
 
+use std::cell::Cell;
 use std::fs;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -132,19 +133,19 @@ fn service(name: &str) -> ServiceName {
 fn register_to_visible(c: &mut Criterion, scene: &Scene) {
     let mut group = c.benchmark_group("register_to_visible");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    let name = &service("visible");
+    let _stays = scene.runtime.block_on(scene.fleet(name, 1));
     group.bench_function("plimsoll", |b| {
         b.to_async(&scene.runtime)
             .iter_custom(|iterations| async move {
-                let name = service("visible");
-                let _stays = scene.fleet(&name, 1).await;
-                let mut watch = scene.consumer.watch(&name).await.expect("a watch");
+                let mut watch = scene.consumer.watch(name).await.expect("a watch");
                 let mut elapsed = Duration::ZERO;
                 for _ in 0..iterations {
                     let there = |s: &Snapshot, n| s.members().len() == n;
                     watch.wait_for(|s| there(s, 1)).await.expect("a snapshot");
                     sleep(APART).await;
                     let start = Instant::now();
-                    let registration = scene.register(&name, 1).await;
+                    let registration = scene.register(name, 1).await;
                     watch.wait_for(|s| there(s, 2)).await.expect("a snapshot");
                     elapsed += start.elapsed();
                     registration.deregister().await.expect("a removal");
@@ -197,16 +198,19 @@ fn register_to_visible(c: &mut Criterion, scene: &Scene) {
 fn publish_to_visible(c: &mut Criterion, scene: &Scene) {
     let mut group = c.benchmark_group("publish_to_visible");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    let name = &service("loaded");
+    let fleet = &scene.runtime.block_on(scene.fleet(name, 1));
+    let published = &Cell::new(0);
     group.bench_function("plimsoll", |b| {
         b.to_async(&scene.runtime)
             .iter_custom(|iterations| async move {
-                let name = service("loaded");
-                let fleet = scene.fleet(&name, 1).await;
-                let mut watch = scene.consumer.watch(&name).await.expect("a watch");
+                let mut watch = scene.consumer.watch(name).await.expect("a watch");
                 let snapshot = watch.wait_for(|s| s.members().len() == 1).await;
                 let seen = Arc::clone(snapshot.expect("a snapshot").members()[0].load());
                 let (handle, mut elapsed) = (fleet[0].load(), Duration::ZERO);
-                for load in 1..=iterations {
+                for _ in 0..iterations {
+                    let load = published.get() + 1;
+                    published.set(load);
                     sleep(APART).await;
                     let start = Instant::now();
                     handle.set(load);
