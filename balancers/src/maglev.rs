@@ -6,10 +6,11 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, 
 
 use crate::eligible::eligible;
 use crate::hash;
+use crate::keyed::{KeyedBalancer, KeyedPicker, MAX_TRIES};
 
 mod table;
 
-pub(crate) use table::Table;
+use table::Table;
 
 /// Sends equal keys to one endpoint, by a table that all clients lay out alike
 /// ([Eisenbud et al. 2016, Maglev, section 3.4](https://www.usenix.org/conference/nsdi16/technical-sessions/presentation/eisenbud)).
@@ -59,10 +60,6 @@ impl Maglev {
         self.size = table_size(size)?;
         Ok(self)
     }
-
-    pub(crate) const fn size(&self) -> usize {
-        self.size
-    }
 }
 
 /// Validates the size of a table.
@@ -98,14 +95,23 @@ impl Balancer for Maglev {
     /// # Errors
     /// Also if there are more endpoints than slots.
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let table = Table::new(&endpoints, self.size)?;
-        Ok(Box::new(MaglevPicker { endpoints, table }))
+        Ok(Box::new(self.build_keyed(endpoints)?))
     }
 }
 
+impl KeyedBalancer for Maglev {
+    type Picker = MaglevPicker;
+
+    fn build_keyed(&mut self, endpoints: &Endpoints) -> Result<MaglevPicker> {
+        let endpoints = eligible(endpoints)?;
+        let table = Table::new(&endpoints, self.size)?;
+        Ok(MaglevPicker { endpoints, table })
+    }
+}
+
+/// What [`Maglev`] builds.
 #[derive(Debug)]
-struct MaglevPicker {
+pub struct MaglevPicker {
     endpoints: Endpoints,
     table: Table,
 }
@@ -113,11 +119,32 @@ struct MaglevPicker {
 impl Picker for MaglevPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
+        let index = self.find(hash::key(context), |_| true)?;
+        self.endpoints.get(index)
+    }
+}
+
+impl KeyedPicker for MaglevPicker {
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The table in jumps that look random, rather than its next slot: what one endpoint refuses
+    /// then falls on all others alike.
+    #[inline]
+    fn find(&self, key: u64, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return (0..self.endpoints.len()).find(|&only| accept(only));
         }
-        self.endpoints
-            .get(self.table.get(hash::mix(hash::key(context))))
+        let mut place = hash::mix(key);
+        for jump in 1..=MAX_TRIES {
+            let index = self.table.get(place);
+            if accept(index) {
+                return Some(index);
+            }
+            place = hash::mix(place.wrapping_add(jump));
+        }
+        None
     }
 }
 

@@ -10,7 +10,7 @@ use crate::hash;
 
 /// For each slot, the index of the endpoint that owns it.
 #[derive(Debug)]
-pub(crate) struct Table(Box<[u32]>);
+pub(super) struct Table(Box<[u32]>);
 
 /// Any number; the same everywhere, or clients disagree.
 const OFFSET_SEED: u64 = 0;
@@ -24,7 +24,7 @@ impl Table {
     ///
     /// # Errors
     /// `InvalidArgument` for more endpoints than slots.
-    pub(crate) fn new(endpoints: &Endpoints, size: usize) -> Result<Self> {
+    pub(super) fn new(endpoints: &Endpoints, size: usize) -> Result<Self> {
         if endpoints.len() > size {
             return Err(
                 Error::invalid("table_size", size, "is below the number of endpoints")
@@ -67,7 +67,7 @@ impl Table {
 
     /// Who owns the slot of `hash`, of which all bits count. The table is not empty.
     #[inline]
-    pub(crate) fn get(&self, hash: u64) -> usize {
+    pub(super) fn get(&self, hash: u64) -> usize {
         self.0[hash::below(hash, self.0.len())] as usize
     }
 }
