@@ -90,7 +90,7 @@ impl Updater {
         let joined = self.snapshot.is_some().then(|| self.shared.clock.now());
         let mut endpoint_of = |member: &Member| match find(&self.endpoints, member) {
             Some(endpoint) => {
-                changed |= refresh(endpoint, member);
+                changed |= endpoint.refresh(member);
                 Arc::clone(endpoint)
             }
             None => {
@@ -202,13 +202,6 @@ fn find<'a>(endpoints: &'a Endpoints, member: &Member) -> Option<&'a Arc<Endpoin
     endpoints
         .get(index)
         .filter(|endpoint| endpoint.is_view_of(member))
-}
-
-/// Returns whether anything a balancer may look at has changed.
-fn refresh(endpoint: &Endpoint, member: &Member) -> bool {
-    let (instance, suspect) = (endpoint.instance(), endpoint.is_suspect());
-    endpoint.refresh(member);
-    suspect != endpoint.is_suspect() || !Arc::ptr_eq(&instance, &endpoint.instance())
 }
 
 fn is_same(one: &Endpoints, other: &Endpoints) -> bool {
