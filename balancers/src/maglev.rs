@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
 
-use crate::eligible::eligible;
+use crate::eligible::weighed;
 use crate::hash;
 use crate::keyed::{KeyedBalancer, KeyedPicker, MAX_TRIES};
 
 mod table;
+mod turns;
 
 use table::Table;
 
@@ -103,8 +104,8 @@ impl KeyedBalancer for Maglev {
     type Picker = MaglevPicker;
 
     fn build_keyed(&mut self, endpoints: &Endpoints) -> Result<MaglevPicker> {
-        let endpoints = eligible(endpoints)?;
-        let table = Table::new(&endpoints, self.size)?;
+        let (endpoints, weights) = weighed(endpoints)?;
+        let table = Table::new(&endpoints, &weights, self.size)?;
         Ok(MaglevPicker { endpoints, table })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::hash;
 use crate::keyed::{KeyedBalancer, KeyedPicker};
 
@@ -52,8 +52,7 @@ impl KeyedBalancer for Rendezvous {
     type Picker = RendezvousPicker;
 
     fn build_keyed(&mut self, endpoints: &Endpoints) -> Result<RendezvousPicker> {
-        let endpoints = eligible(endpoints)?;
-        let weights = weights(&endpoints);
+        let (endpoints, weights) = weighed(endpoints)?;
         let even = weights.windows(2).all(|pair| pair[0] == pair[1]);
         let ids = endpoints
             .iter()
