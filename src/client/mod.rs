@@ -79,6 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// [`NoEndpoint`], saying why. [`ready`](Self::ready) waits until that has passed.
+    #[inline]
     pub fn pick(&self, request: &PickRequest<'_>) -> Result<Pick, NoEndpoint> {
         let shared = &*self.shared;
         let view = shared.view.load();

@@ -133,7 +133,7 @@ impl Updater {
             Ok(view) => {
                 log_failing_open(&self.shared, &before, &view);
                 self.rebuild_due = false;
-                self.shared.view.store(Arc::new(view));
+                self.shared.publish(view);
                 self.shared.changed.notify_waiters();
             }
             Err(_) => {
@@ -164,6 +164,7 @@ impl Updater {
         };
         let endpoints = Arc::clone(&self.endpoints);
         View {
+            generation: 0,
             snapshot: Some(snapshot),
             endpoints,
             eligible,

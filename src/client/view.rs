@@ -16,6 +16,8 @@ const TRIES_AROUND_EXCLUDED: usize = 4;
 /// and consistent in itself; the endpoints in it go on counting.
 #[derive(Debug)]
 pub struct View {
+    /// How many there were before it.
+    pub(super) generation: u64,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) endpoints: Endpoints,
     pub(super) eligible: Endpoints,
@@ -46,6 +48,7 @@ impl View {
     /// Before the registry's first answer.
     pub(super) fn unknown() -> Self {
         Self {
+            generation: 0,
             snapshot: None,
             endpoints: Arc::new([]),
             eligible: Arc::new([]),
@@ -107,6 +110,7 @@ impl View {
 
     /// Asks the balancer a few times, and then takes any that is not excluded, each equally
     /// likely: a balancer that hashes names the same one for ever.
+    #[cold]
     fn pick_other<'a>(
         &'a self,
         picker: &'a dyn Picker,
