@@ -36,11 +36,22 @@ impl LocalClient {
     /// As [`Client::pick`].
     #[inline]
     pub fn pick(&mut self, request: &PickRequest<'_>) -> Result<Pick<&Endpoint>, NoEndpoint> {
+        self.pick_by(request.key(), request.excluded())
+    }
+
+    /// In registers: a request that comes in memory is read in pieces other than those it was just
+    /// written in, and waits until they have left the core's store buffer.
+    fn pick_by(
+        &mut self,
+        key: Option<u64>,
+        excluded: &[Arc<Endpoint>],
+    ) -> Result<Pick<&Endpoint>, NoEndpoint> {
         let shared = &*self.client.shared;
         if self.view.generation != shared.generation.load(Ordering::Relaxed) {
             refresh(&mut self.view, &self.client);
         }
-        match self.view.pick(request, &mut self.rng, &*shared.clock) {
+        let (rng, clock) = (&mut self.rng, &*shared.clock);
+        match self.view.pick(key, excluded, rng, clock) {
             Ok(endpoint) => Ok(Pick::new(endpoint)),
             Err(reason) => Err(shared.refuse(&self.view, reason)),
         }

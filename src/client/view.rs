@@ -90,7 +90,8 @@ impl View {
     #[inline]
     pub(super) fn pick(
         &self,
-        request: &PickRequest<'_>,
+        key: Option<u64>,
+        excluded: &[Arc<Endpoint>],
         rng: &mut Rng,
         clock: &dyn Clock,
     ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
@@ -98,13 +99,14 @@ impl View {
             Ok(picker) => &**picker,
             Err(nothing) => return Err(nothing.reason),
         };
-        let mut context = PickContext::new(rng, clock).with_key(request.key());
-        if request.excluded().is_empty() {
+        let mut context = PickContext::new(rng, clock).with_key(key);
+        if excluded.is_empty() {
             picker
                 .pick(&mut context)
                 .ok_or(NoEndpointReason::Unbalanceable)
         } else {
-            self.pick_other(picker, request, &mut context)
+            let request = PickRequest::new().with_excluded(excluded);
+            self.pick_other(picker, &request, &mut context)
         }
     }
 
