@@ -124,6 +124,10 @@ impl<B: KeyedBalancer> Balancer for BoundedLoadHash<B> {
         "bounded_load_hash"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     /// # Errors
     /// As the algorithm it goes round.
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

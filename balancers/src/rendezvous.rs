@@ -43,6 +43,10 @@ impl Balancer for Rendezvous {
         "rendezvous"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         Ok(Box::new(self.build_keyed(endpoints)?))
     }

@@ -76,6 +76,10 @@ impl Balancer for RingHash {
         "ring_hash"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         Ok(Box::new(self.build_keyed(endpoints)?))
     }
