@@ -125,7 +125,7 @@ impl<B: KeyedBalancer> Balancer for BoundedLoadHash<B> {
     }
 
     fn reads_load(&self) -> bool {
-        false
+        self.keyed.reads_load()
     }
 
     /// # Errors

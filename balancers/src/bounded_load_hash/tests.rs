@@ -246,6 +246,12 @@ fn over_any_other_algorithm_whoever_has_room_is_found() {
 }
 
 #[test]
+fn it_reads_published_loads_if_the_algorithm_does() {
+    assert!(!BoundedLoadHash::new().reads_load());
+    assert!(BoundedLoadHash::over(Losing).reads_load());
+}
+
+#[test]
 fn parameters_out_of_range_are_refused_by_name() {
     for balance in [1.0, 0.0, -1.0, f64::NAN, f64::INFINITY, 100.1] {
         let error = BoundedLoadHash::new().with_balance(balance).unwrap_err();
