@@ -207,10 +207,16 @@ impl<D: Driver> Parts<D> {
                     None => pending().await,
                 }
             };
+            // A timer would be up to a millisecond late for what is due already.
+            let due = async {
+                if deadline > Instant::now() {
+                    sleep_until(deadline).await;
+                }
+            };
             tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| desired.given_up) => return None,
-                () = sleep_until(deadline) => return Some(()),
+                () = due => return Some(()),
                 () = refuse => {}
             }
         }

@@ -187,8 +187,10 @@ async fn next(updates: &mut dyn Updates, idle: Option<Instant>) -> Result<crate:
     update.unwrap_or_else(|| Err(ended()))
 }
 
+/// A timer would be up to a millisecond late for what is due already.
 async fn until(deadline: Option<Instant>) {
     match deadline {
+        Some(deadline) if deadline <= Instant::now() => {}
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
     }
