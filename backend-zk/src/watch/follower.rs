@@ -90,6 +90,8 @@ impl Follower {
             biased;
             event = self.watches.next() => event?,
             () = async { match due {
+                // A timer would be up to a millisecond late for what is due already.
+                Some(due) if due <= Instant::now() => {}
                 Some(due) => sleep_until(due).await,
                 None => std::future::pending().await,
             } } => return Ok(()),
