@@ -46,17 +46,18 @@ impl Handle {
         }
     }
 
-    /// Loads, members and departures come through.
+    /// Loads, members and departures come through, each time.
     async fn is_told_of_everything(&self, bench: &Bench, load: u64) {
-        self.registration.load().set(load);
-        self.sees("the load", |s| {
-            s.get("a").and_then(|m| m.load().get()) == Some(load)
-        })
-        .await;
-        let other = bench.live("b").await;
-        self.sees("who came", |s| ids(s) == ["a", "b"]).await;
-        other.deregister().await.expect("a removal");
-        self.sees("who went", |s| ids(s) == ["a"]).await;
+        for (round, other) in (0..3).zip(["b", "c", "d"]) {
+            let load = load + 100 * round;
+            self.registration.load().set(load);
+            let carries = |s: &Snapshot| s.get("a").and_then(|m| m.load().get()) == Some(load);
+            self.sees("the load", carries).await;
+            let other = bench.live(other).await;
+            self.sees("who came", |s| s.members().len() == 2).await;
+            other.deregister().await.expect("a removal");
+            self.sees("who went", |s| ids(s) == ["a"]).await;
+        }
         let listed = self.registry.list(&bench.service).await.expect("a list");
         assert_eq!(ids(&listed), ["a"]);
     }

@@ -37,7 +37,12 @@ pub struct Bench {
 
 impl Bench {
     pub async fn set() -> Self {
-        Self::on(Server::start()).await
+        // Empty containers are looked for every second, not every minute.
+        Self::on(Server::start_with(
+            "",
+            &["-Dznode.container.checkIntervalMs=1000"],
+        ))
+        .await
     }
 
     pub async fn on(server: Server) -> Self {

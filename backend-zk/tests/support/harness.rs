@@ -44,9 +44,7 @@ impl ZkHarness {
 
     /// A server that does what `release` did.
     pub fn of_old_release(release: OldRelease, outage: Mode) -> Self {
-        // What is remembered of departures goes with the last instance's parent, when the server
-        // next looks for empty ones: not within a test.
-        let server = Server::start_with("", &["-Dznode.container.checkIntervalMs=60000"]);
+        let server = Server::start();
         let old = OldServer::start(server.address(), Some(release));
         Self::with(server, Some(old), outage, false)
     }

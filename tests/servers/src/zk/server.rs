@@ -129,7 +129,6 @@ impl Server {
             "-XX:TieredStopAtLevel=1",
             "-Xshare:auto",
             "-Dzookeeper.forceSync=no",
-            "-Dznode.container.checkIntervalMs=1000",
         ])
         .args(&self.setup.options)
         .args(["-cp", &format!("{class_path}:{}", logger())])
@@ -184,12 +183,6 @@ impl Server {
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// The id of its process.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.running().id()
     }
 
     /// SIGKILL, and the end of it.
