@@ -9,9 +9,10 @@ macro_rules! conformance {
         $($(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                use crate::support::{harness::ZkHarness, proxy::Mode, server};
+                use crate::support::harness::ZkHarness;
+                use plimsoll_test_servers::{Mode, zk};
 
-                if server::available() {
+                if zk::available() {
                     let harness = ZkHarness::start(Mode::$outage, $nested);
                     // On the heap: some cases are larger than what is comfortable on a test's stack.
                     Box::pin(plimsoll_discovery_api::conformance::$module::$case(&harness)).await;

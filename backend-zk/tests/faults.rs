@@ -22,10 +22,10 @@ use plimsoll_discovery_api::{
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, Client, CreateMode, Stat};
 
-use support::harness::{ROOT, SESSION, builder, identity, load, operator};
-use support::proxy::{Mode, Proxy};
+use plimsoll_test_servers::zk::{Server, available};
+use plimsoll_test_servers::{Mode, Proxy};
+use support::harness::{ROOT, SESSION, builder, identity, load, operator, tickets};
 use support::raw::end_session;
-use support::server::{Server, available};
 
 /// Ceiling for whatever must come to pass on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -270,7 +270,7 @@ fault! {
 fault! {
     async fn a_session_ended_by_the_server_is_replaced_and_every_registration_with_it(bench: Bench) {
         let registrations = [bench.live("a").await, bench.live("b").await, bench.live("c").await];
-        let ticket = bench.proxy.tickets().pop().unwrap();
+        let ticket = tickets(&bench.proxy).pop().unwrap();
         let address = bench.server.address();
         tokio::task::block_in_place(|| end_session(address, &ticket));
         for registration in &registrations {

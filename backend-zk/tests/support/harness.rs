@@ -10,11 +10,11 @@ use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
+use plimsoll_test_servers::zk::Server;
+use plimsoll_test_servers::{Mode, Proxy};
 use zookeeper_client::{Acls, Client, CreateMode};
 
-use super::proxy::{Mode, Proxy};
-use super::raw::end_session;
-use super::server::Server;
+use super::raw::{Ticket, end_session};
 
 pub const ROOT: &str = "plimsoll-test";
 pub const SESSION: Duration = Duration::from_secs(4);
@@ -75,9 +75,16 @@ impl ZkHarness {
     }
 
     fn proxy_of(&self, session: i64) -> Option<Arc<Proxy>> {
-        let granted = |proxy: &&Arc<Proxy>| proxy.tickets().iter().any(|t| t.id == session);
+        let granted = |proxy: &&Arc<Proxy>| tickets(proxy).iter().any(|t| t.id == session);
         self.proxies().iter().find(granted).cloned()
     }
+}
+
+/// The sessions that were granted through it, oldest first.
+pub fn tickets(proxy: &Proxy) -> Vec<Ticket> {
+    let opened = proxy.openings();
+    let granted = opened.iter().filter_map(|bytes| Ticket::read(bytes));
+    granted.filter(|ticket| ticket.id != 0).collect()
 }
 
 pub fn identity(service: &ServiceName, id: &str) -> String {
@@ -168,8 +175,7 @@ impl Faults for ZkHarness {
             return;
         };
         let ticket = self.proxy_of(session).and_then(|proxy| {
-            proxy
-                .tickets()
+            tickets(&proxy)
                 .into_iter()
                 .rev()
                 .find(|ticket| ticket.id == session)

@@ -1,0 +1,201 @@
+//! A TCP proxy that one handle connects through. It runs on threads of its own, so that it is no
+//! task of the test's runtime.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// So much of what the server says first on a connection is kept.
+const OPENING: usize = 256;
+
+/// What happens to the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// It passes.
+    Pass,
+    /// It passes, each packet so much later.
+    Delay(Duration),
+    /// Connections are closed as soon as they are made.
+    Refuse,
+    /// Nothing is closed and nothing passes; what was under way waits.
+    Hold,
+    /// What the server says does not pass; what the client says does.
+    HoldReplies,
+    /// The proxy is gone for good.
+    End,
+}
+
+impl Mode {
+    fn holds(self, replies: bool) -> bool {
+        self == Self::Hold || (self == Self::HoldReplies && replies)
+    }
+
+    fn delay(self) -> Duration {
+        match self {
+            Self::Delay(delay) => delay,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// The proxy. Dropping it ends it.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    /// Both ends of those that are open, by their number.
+    connections: BTreeMap<usize, [TcpStream; 2]>,
+    /// By the number of the connection.
+    openings: Vec<Vec<u8>>,
+}
+
+impl Proxy {
+    /// Passes to `server` what arrives on an address of its own.
+    #[must_use]
+    pub fn start(server: SocketAddr, mode: Mode) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                mode,
+                connections: BTreeMap::new(),
+                openings: Vec::new(),
+            }),
+            changed: Condvar::new(),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, server, &accepting));
+        Self { address, shared }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on.
+    pub fn set(&self, mode: Mode) {
+        let mut state = self.shared.lock();
+        if state.mode == Mode::End {
+            return;
+        }
+        // A connection that has lost bytes is no use any more, and one that was held is given up.
+        let passes = |mode| matches!(mode, Mode::Pass | Mode::Delay(_));
+        if matches!(mode, Mode::Refuse | Mode::End) || (passes(mode) && !passes(state.mode)) {
+            state.close();
+        }
+        state.mode = mode;
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes every connection once.
+    pub fn cut(&self) {
+        self.shared.lock().close();
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.lock().connections.len()
+    }
+
+    /// What the server said first on each connection, oldest first, up to 256 bytes.
+    #[must_use]
+    pub fn openings(&self) -> Vec<Vec<u8>> {
+        self.shared.lock().openings.clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.set(Mode::End);
+        // Wakes the listener.
+        let _woken = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn close(&mut self) {
+        for stream in std::mem::take(&mut self.connections).values().flatten() {
+            let _closed = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        let mode = shared.lock().mode;
+        let Ok(client) = client else { continue };
+        match mode {
+            Mode::End => return,
+            Mode::Refuse => continue,
+            Mode::Pass | Mode::Delay(_) | Mode::Hold | Mode::HoldReplies => {}
+        }
+        let Ok(upstream) = TcpStream::connect(server) else {
+            continue;
+        };
+        let pair = || Some([client.try_clone().ok()?, upstream.try_clone().ok()?]);
+        let (Some([c, s]), Some(kept)) = (pair(), pair()) else {
+            continue;
+        };
+        let mut state = shared.lock();
+        if matches!(state.mode, Mode::Refuse | Mode::End) {
+            continue;
+        }
+        let number = state.openings.len();
+        state.openings.push(Vec::new());
+        state.connections.insert(number, kept);
+        drop(state);
+        let (there, back) = (Arc::clone(shared), Arc::clone(shared));
+        thread::spawn(move || pump(client, s, &there, number, false));
+        thread::spawn(move || pump(upstream, c, &back, number, true));
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, number: usize, replies: bool) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        let mut state = shared.lock();
+        if replies {
+            let opening = &mut state.openings[number];
+            let missing = OPENING - opening.len();
+            opening.extend(&buffer[..length.min(missing)]);
+        }
+        while state.mode.holds(replies) {
+            state = shared
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let delay = state.mode.delay();
+        drop(state);
+        thread::sleep(delay);
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+    shared.lock().connections.remove(&number);
+}
