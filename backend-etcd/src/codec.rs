@@ -98,9 +98,8 @@ pub(crate) fn read(
 ) -> Result<Reading, Skipped> {
     let id = id_of(key);
     let skipped = |cause: Error| Skipped::new(&*id, cause);
-    let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|e| {
-        skipped(unreadable(e).with_context("bytes", bytes.len().to_string()))
-    })?;
+    let wire: Wire<'_> = serde_json::from_slice(bytes)
+        .map_err(|e| skipped(unreadable(e).with_context("bytes", bytes.len().to_string())))?;
     let is_ours = ["schema", "incarnation"]
         .iter()
         .all(|field| wire.metadata.get(field).is_some());
@@ -134,7 +133,8 @@ fn read_foreign(
     create_revision: i64,
 ) -> Result<Entry> {
     let corrupt = |why: &str| {
-        Error::new(ErrorKind::Corrupt, why).with_context("addr", wire.addr.chars().take(80).collect::<String>())
+        Error::new(ErrorKind::Corrupt, why)
+            .with_context("addr", wire.addr.chars().take(80).collect::<String>())
     };
     let (host, port) = wire
         .addr
@@ -143,7 +143,9 @@ fn read_foreign(
     let port = port
         .parse()
         .map_err(|e| corrupt("the address has no port").with_source(e))?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let mut builder = Instance::builder(service, bare.unwrap_or(host), port).with_id(id);
     for (key, value) in wire.metadata.as_object().into_iter().flatten() {
         if let Some(text) = value.as_str() {
@@ -218,13 +220,19 @@ mod tests {
             Ok(Reading::Departed)
         ));
         let owner = owner(&bytes, 9);
-        assert_eq!((owner.incarnation, owner.departed), (record.incarnation, true));
+        assert_eq!(
+            (owner.incarnation, owner.departed),
+            (record.incarnation, true)
+        );
     }
 
     #[test]
     fn endpoints_of_other_programs_are_instances() {
         for (text, authority) in [
-            (r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"zone":"a","n":1}}"#, "10.0.0.1:80"),
+            (
+                r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"zone":"a","n":1}}"#,
+                "10.0.0.1:80",
+            ),
             (r#"{"Op":1,"Addr":"h:80","Metadata":null}"#, "h:80"),
             (r#"{"Addr":"[::1]:80","Metadata":"any"}"#, "[::1]:80"),
         ] {

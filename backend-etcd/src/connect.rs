@@ -54,7 +54,10 @@ async fn try_connect(config: &Config, endpoint: &str) -> Result<Client> {
             let options = config.connect_options().with_user(user, password);
             match Client::connect([endpoint], Some(options)).await {
                 Err(error) if is_auth_disabled(&error) => {
-                    tracing::warn!(endpoint, "etcd does not authenticate anybody; going on without");
+                    tracing::warn!(
+                        endpoint,
+                        "etcd does not authenticate anybody; going on without"
+                    );
                     bare(config, endpoint).await.map_err(failed)?
                 }
                 connected => connected.map_err(failed)?,

@@ -53,11 +53,9 @@ fn kind_of_status(status: &Status) -> ErrorKind {
         Code::Cancelled if says("Timeout expired") => ErrorKind::TimedOut,
         Code::Unimplemented => ErrorKind::Unsupported,
         Code::DataLoss => ErrorKind::Corrupt,
-        Code::Unavailable
-        | Code::Aborted
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Internal => ErrorKind::Unavailable,
+        Code::Unavailable | Code::Aborted | Code::Cancelled | Code::Unknown | Code::Internal => {
+            ErrorKind::Unavailable
+        }
         Code::Ok | Code::AlreadyExists | Code::FailedPrecondition => ErrorKind::Unexpected,
     }
 }
@@ -132,23 +130,39 @@ mod tests {
             (Code::Cancelled, "Timeout expired", K::TimedOut),
             (Code::Cancelled, "operation was canceled", K::Unavailable),
             (Code::Unknown, "h2 protocol error", K::Unavailable),
-            (Code::InvalidArgument, "etcdserver: key is not provided", K::InvalidArgument),
+            (
+                Code::InvalidArgument,
+                "etcdserver: key is not provided",
+                K::InvalidArgument,
+            ),
             (
                 Code::InvalidArgument,
                 "etcdserver: authentication failed, invalid user ID or password",
                 K::Unauthenticated,
             ),
-            (Code::InvalidArgument, "etcdserver: user name is empty", K::Unauthenticated),
+            (
+                Code::InvalidArgument,
+                "etcdserver: user name is empty",
+                K::Unauthenticated,
+            ),
             (
                 Code::InvalidArgument,
                 "etcdserver: revision of auth store is old",
                 K::Unauthenticated,
             ),
             (Code::DeadlineExceeded, "", K::TimedOut),
-            (Code::NotFound, "etcdserver: requested lease not found", K::LeaseExpired),
+            (
+                Code::NotFound,
+                "etcdserver: requested lease not found",
+                K::LeaseExpired,
+            ),
             (Code::NotFound, "etcdserver: member not found", K::NotFound),
             (Code::AlreadyExists, "", K::Unexpected),
-            (Code::PermissionDenied, "etcdserver: permission denied", K::PermissionDenied),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                K::PermissionDenied,
+            ),
             (
                 Code::ResourceExhausted,
                 "etcdserver: mvcc: database space exceeded",
@@ -159,7 +173,11 @@ mod tests {
                 "etcdserver: authentication is not enabled",
                 K::InvalidConfig,
             ),
-            (Code::FailedPrecondition, "etcdserver: lease already exists", K::Unexpected),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: lease already exists",
+                K::Unexpected,
+            ),
             (Code::Aborted, "", K::Unavailable),
             (
                 Code::OutOfRange,
@@ -175,7 +193,11 @@ mod tests {
             (Code::Internal, "connection reset", K::Unavailable),
             (Code::Unavailable, "etcdserver: no leader", K::Unavailable),
             (Code::DataLoss, "etcdserver: corrupt cluster", K::Corrupt),
-            (Code::Unauthenticated, "etcdserver: invalid auth token", K::Unauthenticated),
+            (
+                Code::Unauthenticated,
+                "etcdserver: invalid auth token",
+                K::Unauthenticated,
+            ),
         ];
         for (code, message, meant) in table {
             let native = Native::GRpcStatus(Status::new(code, message));
@@ -214,8 +236,12 @@ mod tests {
         assert!(is_compacted(&failed(compacted())) && !is_oversized(&failed(compacted())));
         let exists = status(Code::FailedPrecondition, "etcdserver: lease already exists");
         assert!(is_granted_already(&failed(exists)));
-        assert!(is_lease_lost(&Native::LeaseKeepAliveError("lease not found".into())));
-        assert!(!is_lease_lost(&Native::LeaseKeepAliveError("channel closed".into())));
+        assert!(is_lease_lost(&Native::LeaseKeepAliveError(
+            "lease not found".into()
+        )));
+        assert!(!is_lease_lost(&Native::LeaseKeepAliveError(
+            "channel closed".into()
+        )));
         assert!(is_lease_lost(&status(
             Code::NotFound,
             "etcdserver: requested lease not found"

@@ -33,15 +33,16 @@ impl History {
     /// # Errors
     /// `Unavailable` if the history changed while the request was under way.
     pub(crate) fn place(&self, before: Seen, header: Option<&ResponseHeader>) -> Result<Revision> {
-        let header = header.ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "the server's answer has no header")
-        })?;
+        let header = header
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer has no header"))?;
         let answer = (header.cluster_id(), header.revision(), header.raft_term());
         let (seen, revision) = self.take(before, answer)?;
         if seen.number != before.number {
             tracing::warn!(
-                cluster = format!("{:x}", seen.cluster), revision = seen.revision,
-                was_cluster = format!("{:x}", before.cluster), was_revision = before.revision,
+                cluster = format!("{:x}", seen.cluster),
+                revision = seen.revision,
+                was_cluster = format!("{:x}", before.cluster),
+                was_revision = before.revision,
                 "etcd has begun a new history: its data was exchanged or lost"
             );
         }

@@ -96,7 +96,11 @@ impl Lease {
             return Err(cause.clone());
         }
         // The sign is the server's own affair, and none is no lease.
-        let id = || i64::try_from(Rng::from_entropy().next_u64() >> 1).unwrap_or(1).max(1);
+        let id = || {
+            i64::try_from(Rng::from_entropy().next_u64() >> 1)
+                .unwrap_or(1)
+                .max(1)
+        };
         let id = *granting.id.get_or_insert_with(id);
         let sent = Instant::now();
         match self.grant(id).await {
@@ -133,7 +137,8 @@ impl Lease {
             Ok(answer) => answer.ttl(),
             // An earlier attempt had succeeded.
             Err(error) if is_granted_already(&error) => {
-                let standing = link.call(|mut c| async move { c.lease.time_to_live(id, None).await });
+                let standing =
+                    link.call(|mut c| async move { c.lease.time_to_live(id, None).await });
                 standing.await?.granted_ttl()
             }
             Err(error) => return Err(error),
@@ -198,12 +203,15 @@ impl Shared {
     }
 
     fn stands(&self, id: i64) -> bool {
-        self.granted.borrow().is_some_and(|granted| granted.id == id)
+        self.granted
+            .borrow()
+            .is_some_and(|granted| granted.id == id)
     }
 }
 
 fn ended(id: i64) -> Error {
-    Error::new(ErrorKind::LeaseExpired, "the lease has ended").with_context("lease", format!("{id:x}"))
+    Error::new(ErrorKind::LeaseExpired, "the lease has ended")
+        .with_context("lease", format!("{id:x}"))
 }
 
 /// Keeps `granted` until the server says that it has ended; gives it back when its owner is gone.
@@ -253,7 +261,8 @@ async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
         shared
             .confirmed
             .send_modify(|c| c.failing = Some((Instant::now(), broken)));
-        let bound = Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
+        let bound =
+            Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
         failures += 1;
         sleep(bound.min(REOPEN_CAP).mul_f64(0.5 + 0.5 * rng.next_f64())).await;
     }

@@ -147,7 +147,10 @@ impl Link {
     /// The connection `number` is no good: the next call goes to another member.
     pub(crate) async fn failed(&self, number: u64, cause: &Error) {
         use ErrorKind::{TimedOut, Unauthenticated, Unavailable, Unexpected};
-        if !matches!(cause.kind(), Unavailable | TimedOut | Unauthenticated | Unexpected) {
+        if !matches!(
+            cause.kind(),
+            Unavailable | TimedOut | Unauthenticated | Unexpected
+        ) {
             return;
         }
         {
@@ -162,7 +165,10 @@ impl Link {
             // The token has run out, and a new connection brings another one. But a member that
             // refuses the one it has just given must not be asked for more and more of them.
             let mut attempts = self.attempts.lock().await;
-            if attempts.connected.is_some_and(|at| at.elapsed() < REFUSED_RETRY) {
+            if attempts
+                .connected
+                .is_some_and(|at| at.elapsed() < REFUSED_RETRY)
+            {
                 attempts.refuse(cause.clone());
             }
         }

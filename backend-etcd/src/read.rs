@@ -41,17 +41,19 @@ async fn try_view(
     let before = link.history().known();
     let first = page(link, identities.as_bytes(), &identities, Pinned::Now).await?;
     let revision = link.history().place(before, first.answer.header())?;
-    let at = Pinned::At(first.answer.header().map_or(0, etcd_client::ResponseHeader::revision));
+    let at = Pinned::At(
+        first
+            .answer
+            .header()
+            .map_or(0, etcd_client::ResponseHeader::revision),
+    );
     let mut view = View::new(service.clone(), revision, interest);
-    let (rest, loads_read) = tokio::try_join!(
-        following(link, &identities, first, at),
-        async {
-            match interest {
-                Interest::Loads => whole(link, &loads, at).await,
-                _ => Ok(Vec::new()),
-            }
+    let (rest, loads_read) = tokio::try_join!(following(link, &identities, first, at), async {
+        match interest {
+            Interest::Loads => whole(link, &loads, at).await,
+            _ => Ok(Vec::new()),
         }
-    )?;
+    })?;
     for kv in loads_read.iter().flatten() {
         if let Some(row) = Row::of(kv, &loads) {
             view.note_load(&row);
@@ -187,4 +189,3 @@ pub(crate) fn revision_of(header: Option<&etcd_client::ResponseHeader>) -> Resul
         .map(etcd_client::ResponseHeader::revision)
         .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer has no header"))
 }
-

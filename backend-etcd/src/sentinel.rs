@@ -110,9 +110,14 @@ impl Watched {
     /// Returns when the key is lost; never otherwise. Cancel safe.
     pub(crate) async fn lost(&self) -> Error {
         let mut gone = self.gone.clone();
-        match gone.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(cause)) => cause.clone(),
-            _ => std::future::pending().await,
+        let cause = match gone.wait_for(Option::is_some).await {
+            Ok(cause) => cause.clone(),
+            // Nobody watches any more, and nobody has said that it is lost.
+            Err(_) => None,
+        };
+        match cause {
+            Some(cause) => cause,
+            None => std::future::pending().await,
         }
     }
 }
@@ -173,7 +178,8 @@ impl Task {
                 post.attentive.send_replace(false);
             }
             tracing::debug!(%cause, "own keys are not watched; trying again");
-            let pause = Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
+            let pause =
+                Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
             failures += 1;
             sleep(pause.min(REOPEN_CAP)).await;
         }
@@ -254,7 +260,9 @@ impl Task {
             })
             .await?;
         self.link.history().place(before, answer.header())?;
-        let revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let revision = answer
+            .header()
+            .map_or(0, etcd_client::ResponseHeader::revision);
         for (number, found) in numbers.iter().zip(answer.op_responses()) {
             let TxnOpResponse::Get(found) = found else {
                 continue;
@@ -324,9 +332,11 @@ impl Task {
             // One that was given up is confirmed so; any other is to be asked for anew.
             return match self.posts.get(&number) {
                 None => Ok(()),
-                Some(_) => Err(Error::new(ErrorKind::Unavailable, "the server cancelled a watch")
-                    .with_context("reason", message.cancel_reason())
-                    .with_context("compacted", message.compact_revision().to_string())),
+                Some(_) => Err(
+                    Error::new(ErrorKind::Unavailable, "the server cancelled a watch")
+                        .with_context("reason", message.cancel_reason())
+                        .with_context("compacted", message.compact_revision().to_string()),
+                ),
             };
         }
         let Some(post) = self.posts.get(&number) else {
@@ -337,7 +347,8 @@ impl Task {
         }
         let lease = post.lease;
         let is_lost = |event: &Event| {
-            event.event_type() == EventType::Delete || event.kv().is_none_or(|kv| kv.lease() != lease)
+            event.event_type() == EventType::Delete
+                || event.kv().is_none_or(|kv| kv.lease() != lease)
         };
         if message.events().iter().any(is_lost) {
             self.lose(number, "the key was deleted or overwritten");

@@ -1,0 +1,10 @@
+//! What the tests of this backend share.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part of it"
+)]
+
+pub mod harness;
+pub mod operator;
