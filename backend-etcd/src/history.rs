@@ -37,7 +37,7 @@ impl History {
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer has no header"))?;
         let answer = (header.cluster_id(), header.revision(), header.raft_term());
         let (seen, revision) = self.take(before, answer)?;
-        if seen.number != before.number {
+        if before.number != 0 && seen.number != before.number {
             tracing::warn!(
                 cluster = format!("{:x}", seen.cluster),
                 revision = seen.revision,
@@ -53,6 +53,16 @@ impl History {
         let (cluster, revision, term) = answer;
         let revision = revision.unsigned_abs();
         let mut seen = self.lock();
+        // Who knew nothing when it asked cannot tell histories of one cluster apart.
+        let before = if before.number == 0 && seen.number != 0 && seen.cluster == cluster {
+            Seen {
+                number: seen.number,
+                cluster,
+                ..Seen::default()
+            }
+        } else {
+            before
+        };
         if seen.number != before.number {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -108,6 +118,16 @@ mod tests {
         let overtaken = history.take(before, (7, 11, 3)).unwrap().1;
         assert_eq!(first.epoch(), 7);
         assert!(first.is_before(second) && overtaken.is_before(second));
+    }
+
+    #[test]
+    fn first_answers_in_any_order_are_of_one_history() {
+        let history = History::default();
+        let before = history.known();
+        let later = history.take(before, (7, 12, 3)).unwrap().1;
+        let earlier = history.take(before, (7, 10, 2)).unwrap().1;
+        assert!(earlier.is_before(later));
+        assert!(history.take(before, (8, 10, 2)).is_err());
     }
 
     #[test]

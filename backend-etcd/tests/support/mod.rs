@@ -8,3 +8,5 @@
 
 pub mod harness;
 pub mod operator;
+#[macro_use]
+pub mod stage;

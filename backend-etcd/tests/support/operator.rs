@@ -23,6 +23,14 @@ pub fn load(service: &ServiceName, id: &str) -> String {
     format!("{PREFIX}/load/{}/{}", escape(service.as_str()), escape(id))
 }
 
+/// A record of some 400 bytes, as a process of its own would have written it.
+pub fn record(id: &str, number: usize) -> String {
+    let fill = "x".repeat(200);
+    format!(
+        r#"{{"Op":0,"Addr":"10.0.0.1:80","Metadata":{{"schema":1,"id":"{id}","host":"10.0.0.1","port":80,"metadata":{{"fill":"{fill}"}},"incarnation":"{number:032x}","registered_unix_ms":1700000000000}}}}"#
+    )
+}
+
 #[derive(Clone)]
 pub struct Operator(pub Client);
 

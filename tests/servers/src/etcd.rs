@@ -175,10 +175,23 @@ impl Server {
     /// none.
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
+        self.metric_with(name, "")
+    }
+
+    /// How many streams of a method, such as `Watch`, are open.
+    #[must_use]
+    pub fn streams(&self, method: &str) -> f64 {
+        let label = format!("grpc_method=\"{method}\"");
+        let started = self.metric_with("grpc_server_started_total", &label);
+        started - self.metric_with("grpc_server_handled_total", &label)
+    }
+
+    /// The sum of those series that have `label`.
+    fn metric_with(&self, name: &str, label: &str) -> f64 {
         let text = get(self.metrics_address(), "/metrics").expect("the server's metrics");
         let of_name = |line: &&str| {
             line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with([' ', '{']))
+                .is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))
         };
         let values = text.lines().filter(of_name);
         values
@@ -188,6 +201,14 @@ impl Server {
 
     /// SIGKILL, and the end of it.
     pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGTERM, and the end of it: it says farewell to its clients.
+    pub fn stop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.stop();
+        }
         self.process = None;
     }
 
@@ -208,6 +229,24 @@ impl Server {
     pub fn restart_empty(&mut self) {
         self.kill();
         fs::remove_dir_all(self.data()).expect("to wipe the data");
+        self.restart();
+    }
+
+    /// Its data as it is now, as a copy. It does not run meanwhile.
+    #[must_use]
+    pub fn copy_data(&mut self) -> TempDir {
+        self.stop();
+        let copy = TempDir::with_prefix("plimsoll-etcd").expect("a directory");
+        copy_all(&self.data(), &copy.path().join("data"));
+        self.restart();
+        copy
+    }
+
+    /// Starts it again, with what it had when the copy was made.
+    pub fn restart_from(&mut self, copy: &TempDir) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("to wipe the data");
+        copy_all(&copy.path().join("data"), &self.data());
         self.restart();
     }
 
@@ -251,6 +290,15 @@ impl Cluster {
         }
         panic!("the etcd cluster does not start");
     }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(
+        copied.is_ok_and(|status| status.success()),
+        "to copy {}",
+        from.display()
+    );
 }
 
 /// The answer to a plain request.
