@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
 //! | `zk` | `ZooKeeper`, `zk://` and the module `zk` |
+//! | `etcd` | etcd, `etcd://` and the module `etcd` |
+//! | `etcd-tls` | the same over encrypted connections |
 //! | `full` | every backend |
 //!
 //! A feature adds and never changes what is there. Without any, bring a [`Registry`] of your own.
@@ -43,6 +45,9 @@ pub use plimsoll_discovery_api::{
 
 pub use connect_url::connect;
 
+#[cfg(feature = "etcd")]
+#[doc(inline)]
+pub use plimsoll_backend_etcd as etcd;
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use plimsoll_backend_memory as memory;

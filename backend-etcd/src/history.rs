@@ -49,6 +49,15 @@ impl History {
         Ok(revision)
     }
 
+    /// A stream of the history `of` has told what was done at `revision`: whoever asks from now on
+    /// must be told no less.
+    pub(crate) fn note(&self, of: Seen, revision: Revision) {
+        let mut seen = self.lock();
+        if seen.number == of.number {
+            seen.revision = seen.revision.max(revision.counter());
+        }
+    }
+
     fn take(&self, before: Seen, answer: (u64, i64, u64)) -> Result<(Seen, Revision)> {
         let (cluster, revision, term) = answer;
         let revision = revision.unsigned_abs();
@@ -140,6 +149,23 @@ mod tests {
             let on = history.take(history.known(), (answer.0, 20, 3)).unwrap().1;
             assert_eq!(on.epoch(), other.epoch(), "{answer:?}");
         }
+    }
+
+    #[test]
+    fn what_a_stream_has_told_counts_as_seen() {
+        let history = History::default();
+        let listed = history.take(history.known(), (7, 10, 3)).unwrap().1;
+        let of = history.known();
+        history.note(of, Revision::new(7, 60));
+        let restored = history.take(history.known(), (7, 12, 4)).unwrap().1;
+        assert_ne!(listed.epoch(), restored.epoch());
+        history.note(of, Revision::new(7, 70));
+        let on = history.take(history.known(), (7, 13, 4)).unwrap().1;
+        assert_eq!(
+            restored.epoch(),
+            on.epoch(),
+            "a stream of the old history still told"
+        );
     }
 
     #[test]

@@ -193,6 +193,7 @@ impl EtcdUpdates {
             };
             self.pending.extend(change);
         }
+        self.link.history().note(self.history, self.view.revision);
         if self.pending.is_empty() {
             self.pending.push_back(Change::Progress);
         }

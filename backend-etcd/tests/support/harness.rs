@@ -83,7 +83,12 @@ impl EtcdHarness {
 
 /// A handle timed for tests: a short lease, loads that age fast, a grace that can be waited out.
 pub fn builder(address: SocketAddr) -> EtcdBuilder {
-    EtcdRegistry::builder([address.to_string()])
+    timed(EtcdRegistry::builder([address.to_string()]))
+}
+
+/// The same for any other hosts.
+pub fn timed(builder: EtcdBuilder) -> EtcdBuilder {
+    builder
         .with_prefix(PREFIX)
         .with_lease_ttl(TTL)
         .with_connect_timeout(Duration::from_secs(1))

@@ -85,7 +85,9 @@ impl Operator {
         let mut kv = self.0.kv_client();
         let now = kv.get("x", None).await.expect("the server is up");
         let revision = now.header().expect("a header").revision();
-        kv.compact(revision, None).await.expect("to compact");
+        let physically = etcd_client::CompactionOptions::new().with_physical();
+        let compacted = kv.compact(revision, Some(physically)).await;
+        compacted.expect("to compact");
     }
 
     /// Writes a load as the owner of the life under `identity` would; `false` if it was refused.

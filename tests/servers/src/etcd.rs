@@ -182,8 +182,14 @@ impl Server {
     #[must_use]
     pub fn streams(&self, method: &str) -> f64 {
         let label = format!("grpc_method=\"{method}\"");
-        let started = self.metric_with("grpc_server_started_total", &label);
-        started - self.metric_with("grpc_server_handled_total", &label)
+        self.calls(method) - self.metric_with("grpc_server_handled_total", &label)
+    }
+
+    /// How often a method, such as `Authenticate`, was called.
+    #[must_use]
+    pub fn calls(&self, method: &str) -> f64 {
+        let label = format!("grpc_method=\"{method}\"");
+        self.metric_with("grpc_server_started_total", &label)
     }
 
     /// The sum of those series that have `label`.
