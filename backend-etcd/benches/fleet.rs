@@ -4,7 +4,6 @@
 //! `register_1000/bare` is as many transactions of the same two keys, under one lease, as many at a
 //! time as there are.
 
-#![expect(missing_docs, reason = "criterion's macros write none")]
 #![expect(clippy::print_stdout, reason = "what is not a time is printed")]
 
 mod support;

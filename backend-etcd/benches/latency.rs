@@ -3,8 +3,6 @@
 //!
 //! `<what>/bare` is one write and its event with the client library alone.
 
-#![expect(missing_docs, reason = "criterion's macros write none")]
-
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,8 +1,6 @@
 //! What a list costs: of instances of 400 bytes and their loads, beside the same pages of keys and
 //! values read with the client library alone, and not understood.
 
-#![expect(missing_docs, reason = "criterion's macros write none")]
-
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};

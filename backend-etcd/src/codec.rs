@@ -27,6 +27,10 @@ const DELETE: u8 = 1;
 
 /// What a value says.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart as soon as it is returned"
+)]
 pub(crate) enum Reading {
     Present(Entry),
     /// Its owner has left, and the key is about to go.

@@ -105,7 +105,7 @@ impl Link {
         {
             return Err(refusal.cause.clone());
         }
-        match self.connect().await {
+        match Box::pin(self.connect()).await {
             Ok(connection) => {
                 attempts.failures = 0;
                 attempts.refusal = None;
@@ -155,7 +155,7 @@ impl Link {
         }
         {
             let mut current = self.current();
-            if !current.as_ref().is_some_and(|c| c.number == number) {
+            if current.as_ref().is_none_or(|c| c.number != number) {
                 return;
             }
             *current = None;
@@ -175,9 +175,10 @@ impl Link {
     }
 
     /// Calls, within the request timeout.
-    pub(crate) async fn call<T, F>(&self, call: impl Fn(Connection) -> F) -> Result<T>
+    pub(crate) async fn call<T, F>(&self, call: impl Fn(Connection) -> F + Sync) -> Result<T>
     where
-        F: Future<Output = Result<T, Native>>,
+        T: Send,
+        F: Future<Output = Result<T, Native>> + Send,
     {
         let (number, error) = match self.try_call(&call).await {
             Ok(answer) => return Ok(answer),
@@ -203,15 +204,17 @@ impl Link {
     /// The error comes with the number of the connection that it arose on.
     async fn try_call<T, F>(
         &self,
-        call: &impl Fn(Connection) -> F,
+        call: &(impl Fn(Connection) -> F + Sync),
     ) -> Result<T, (Option<u64>, Error)>
     where
-        F: Future<Output = Result<T, Native>>,
+        T: Send,
+        F: Future<Output = Result<T, Native>> + Send,
     {
         let connection = self.connection().await.map_err(|error| (None, error))?;
         let number = connection.number;
         let limit = self.config.request_timeout;
-        match timeout(limit, call(connection)).await {
+        // On the heap: the client library's futures are larger than what is comfortable in another.
+        match timeout(limit, Box::pin(call(connection))).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err((Some(number), failed(error))),
             Err(_) => {
@@ -223,9 +226,10 @@ impl Link {
     }
 
     /// The same, for the key-value store.
-    pub(crate) async fn kv<T, F>(&self, call: impl Fn(KvClient) -> F) -> Result<T>
+    pub(crate) async fn kv<T, F>(&self, call: impl Fn(KvClient) -> F + Sync) -> Result<T>
     where
-        F: Future<Output = Result<T, Native>>,
+        T: Send,
+        F: Future<Output = Result<T, Native>> + Send,
     {
         self.call(|connection| call(connection.kv)).await
     }

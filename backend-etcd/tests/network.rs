@@ -1,10 +1,5 @@
 //! Networks that cut, hold, delay, or let through one way.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failure to set up is a failure of the test"
-)]
-
 mod support;
 
 use std::net::TcpListener;

@@ -1,10 +1,5 @@
 //! Leases that are revoked, keys that are deleted or overwritten, and records of others.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failure to set up is a failure of the test"
-)]
-
 mod support;
 
 use std::time::{Duration, Instant};

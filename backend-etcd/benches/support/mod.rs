@@ -10,18 +10,18 @@ use plimsoll_discovery_api::{Instance, ServiceName, Snapshot, Watch};
 use plimsoll_test_servers::etcd::{Server, available};
 use tokio::runtime::Runtime;
 
-pub const PREFIX: &str = "bench";
+pub(crate) const PREFIX: &str = "bench";
 
-pub struct Setting {
-    pub runtime: Runtime,
-    pub server: Server,
-    pub bare: Client,
-    pub service: ServiceName,
+pub(crate) struct Setting {
+    pub(crate) runtime: Runtime,
+    pub(crate) server: Server,
+    pub(crate) bare: Client,
+    pub(crate) service: ServiceName,
 }
 
 impl Setting {
     /// Nothing, said loudly, if there is no server.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !available() {
             return None;
         }
@@ -43,7 +43,7 @@ impl Setting {
 
     /// Tells of each change at once, as the bare client does: by default those that follow within
     /// 50 ms are gathered.
-    pub fn registry(&self) -> EtcdRegistry {
+    pub(crate) fn registry(&self) -> EtcdRegistry {
         EtcdRegistry::builder([self.server.address().to_string()])
             .with_prefix(PREFIX)
             .with_timings(|timings| timings.coalesce = Duration::ZERO)
@@ -51,17 +51,17 @@ impl Setting {
             .expect("good settings")
     }
 
-    pub fn instance(&self, id: &str) -> Instance {
+    pub(crate) fn instance(&self, id: &str) -> Instance {
         let builder = Instance::builder(&self.service, "10.0.0.7", 8080).with_id(id);
         builder.build().expect("an instance")
     }
 
-    pub fn key(&self, branch: &str, id: &str) -> String {
+    pub(crate) fn key(&self, branch: &str, id: &str) -> String {
         format!("{PREFIX}/{branch}/{}/{id}", self.service)
     }
 
     /// `count` records of 400 bytes with their loads.
-    pub async fn fill(&self, count: usize) {
+    pub(crate) async fn fill(&self, count: usize) {
         let mut client = self.bare.clone();
         let lease = client.lease_grant(3_600, None).await.expect("a lease").id();
         let put = |key, value| TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
@@ -80,14 +80,14 @@ impl Setting {
     }
 }
 
-pub fn record(id: &str, number: usize) -> String {
+pub(crate) fn record(id: &str, number: usize) -> String {
     let fill = "x".repeat(200);
     format!(
         r#"{{"Op":0,"Addr":"10.0.0.1:80","Metadata":{{"schema":1,"id":"{id}","host":"10.0.0.1","port":80,"metadata":{{"fill":"{fill}"}},"incarnation":"{number:032x}","registered_unix_ms":1700000000000}}}}"#
     )
 }
 
-pub async fn shown(watch: &mut Watch, wanted: impl Fn(&Snapshot) -> bool) {
+pub(crate) async fn shown(watch: &mut Watch, wanted: impl Fn(&Snapshot) -> bool) {
     while let Some(snapshot) = watch.next().await {
         if wanted(&snapshot) {
             return;

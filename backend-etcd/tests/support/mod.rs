@@ -5,6 +5,10 @@
     unreachable_pub,
     reason = "each test binary uses a part of it"
 )]
+#![allow(
+    clippy::future_not_send,
+    reason = "a test's own future stays on its thread"
+)]
 
 pub mod harness;
 pub mod operator;

@@ -32,6 +32,7 @@ pub struct Server {
 
 /// Three servers that hold one registry.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Cluster {
     /// Its members.
     pub members: Vec<Server>,
