@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
 use plimsoll_test_servers::{Mode, Proxy};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use support::harness::{TTL, builder};
+use support::harness::{TTL, builder, timed};
 use support::stage::{
-    PATIENCE, eventually, ids, instance, life, load_of, ready, register, service, shown, state,
+    Stage, eventually, ids, instance, life, live, load_of, ready, register, service, shown, state,
 };
 
 fault! {
@@ -88,22 +89,39 @@ fault! {
 
 fault! {
     /// Whatever was sent and given up is void once the removal is confirmed.
-    async fn a_deregistration_after_a_lost_claim_leaves_nothing_to_come(stage: Stage) {
-        let _other = stage.live("z").await;
-        for round in 0..5 {
-            let id = format!("a{round}");
-            stage.proxy.set(Mode::Hold);
-            let registration = register(&stage.provider, &id).await;
-            // Held on its way until the proxy passes again, or lost with its connection.
-            state(&registration, "a failed claim", |s| s.cause().is_some()).await;
-            stage.proxy.set(Mode::Pass);
-            let _confirmed_later = timeout(PATIENCE, registration.deregister()).await.unwrap();
-            eventually("the removal to be confirmed", || async {
-                registration.deregister().await.ok()
-            })
-            .await;
-            sleep(Duration::from_millis(500)).await;
-            assert!(stage.key(&id).await.is_none(), "{id} came after its removal");
+    async fn a_claim_that_arrives_after_its_removal_is_refused(stage: Stage) {
+        let provider = first_through(&stage).await;
+        // With this there is a lease, and afterwards nothing that is written by itself.
+        live(&provider, "z").await.deregister().await.unwrap();
+        let before = stage.server.calls("Txn");
+        stage.proxy.set(Mode::Delay(Duration::from_secs(4)));
+        let registration = register(&provider, "a").await;
+        // Time for the claim to set out; had it not, it would be missed below.
+        sleep(Duration::from_millis(500)).await;
+        // The claim is given up, and the removal takes the other way.
+        registration.deregister().await.unwrap();
+        assert_eq!(stage.server.calls("Txn"), before + 2.0, "a read, and the fence");
+        eventually("the claim to arrive", || async {
+            (stage.server.calls("Txn") >= before + 3.0).then_some(())
+        })
+        .await;
+        sleep(Duration::from_millis(500)).await;
+        assert!(stage.key("a").await.is_none(), "it came after its removal");
+        // Those that follow know of the fence.
+        let _next = live(&provider, "b").await;
+    }
+}
+
+/// A handle that has the server's own address too, and is connected through the proxy; which of
+/// the two is first is drawn at random.
+async fn first_through(stage: &Stage) -> EtcdRegistry {
+    loop {
+        let hosts = [stage.proxy.address(), stage.server.address()];
+        let registry = timed(EtcdRegistry::builder(hosts.map(|host| host.to_string())));
+        let registry = registry.build().unwrap();
+        registry.services().await.unwrap();
+        if stage.proxy.connections() > 0 {
+            return registry;
         }
     }
 }
