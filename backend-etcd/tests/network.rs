@@ -13,6 +13,7 @@ use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder, timed};
+use support::operator::identity;
 use support::stage::{
     Stage, eventually, ids, instance, life, live, load_of, ready, register, service, shown, state,
 };
@@ -89,26 +90,45 @@ fault! {
 
 fault! {
     /// Whatever was sent and given up is void once the removal is confirmed.
-    async fn a_claim_that_arrives_after_its_removal_is_refused(stage: Stage) {
+    async fn a_claim_that_was_given_up_is_void_after_its_removal(stage: Stage) {
         let provider = first_through(&stage).await;
         // With this there is a lease, and afterwards nothing that is written by itself.
         live(&provider, "z").await.deregister().await.unwrap();
+        let lease = provider.lease_id().unwrap();
         let before = stage.server.calls("Txn");
-        stage.proxy.set(Mode::Delay(Duration::from_secs(4)));
+        stage.proxy.set(Mode::Delay(Duration::from_secs(10)));
         let registration = register(&provider, "a").await;
-        // Time for the claim to set out; had it not, it would be missed below.
+        // Time for the claim to set out; had it not, there would be no doubt about it.
         sleep(Duration::from_millis(500)).await;
         // The claim is given up, and the removal takes the other way.
         registration.deregister().await.unwrap();
         assert_eq!(stage.server.calls("Txn"), before + 2.0, "a read, and the fence");
-        eventually("the claim to arrive", || async {
-            (stage.server.calls("Txn") >= before + 3.0).then_some(())
-        })
-        .await;
-        sleep(Duration::from_millis(500)).await;
-        assert!(stage.key("a").await.is_none(), "it came after its removal");
-        // Those that follow know of the fence.
-        let _next = live(&provider, "b").await;
+        let late = stage.operator.claim(&identity(&stage.service, "a"), lease).await;
+        assert!(!late, "it came after its removal");
+        assert!(stage.key("a").await.is_none());
+    }
+}
+
+fault! {
+    /// Which the operator writes here, so that the first attempt is refused and tells of it.
+    async fn every_claim_is_conditional_on_the_fence(stage: Stage) {
+        let provider = timed(EtcdRegistry::builder([stage.server.address().to_string()]))
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        // With it the stream that watches own keys is there, which is opened with a read.
+        let _other = live(&provider, "z").await;
+        eventually("the stream", || async { (stage.server.streams("Watch") == 1.0).then_some(()) }).await;
+        let lease = provider.lease_id().unwrap();
+        assert!(stage.operator.claim(&identity(&stage.service, "other"), lease).await);
+        stage.operator.raise_fence(lease).await;
+        assert!(!stage.operator.claim(&identity(&stage.service, "another"), lease).await);
+        for attempts in [2.0, 1.0] {
+            let before = stage.server.calls("Txn");
+            let registration = live(&provider, "a").await;
+            assert_eq!(stage.server.calls("Txn"), before + attempts);
+            registration.deregister().await.unwrap();
+        }
     }
 }
 

@@ -23,6 +23,10 @@ pub fn load(service: &ServiceName, id: &str) -> String {
     format!("{PREFIX}/load/{}/{}", escape(service.as_str()), escape(id))
 }
 
+fn fence(lease: i64) -> String {
+    format!("{PREFIX}/fence/{lease:x}")
+}
+
 /// A record of some 400 bytes, as a process of its own would have written it.
 pub fn record(id: &str, number: usize) -> String {
     let fill = "x".repeat(200);
@@ -88,6 +92,28 @@ impl Operator {
         let physically = etcd_client::CompactionOptions::new().with_physical();
         let compacted = kv.compact(revision, Some(physically)).await;
         compacted.expect("to compact");
+    }
+
+    /// Claims `identity` as a process with this lease would that knows of no fence; `false` if that
+    /// was refused.
+    pub async fn claim(&self, identity: &str, lease: i64) -> bool {
+        let put = PutOptions::new().with_lease(lease);
+        let unwritten = |key: &str| Compare::mod_revision(key, CompareOp::Equal, 0);
+        let txn = Txn::new()
+            .when([unwritten(identity), unwritten(&fence(lease))])
+            .and_then([TxnOp::put(identity, "late", Some(put))]);
+        let answer = self.0.kv_client().txn(txn).await;
+        answer.expect("the server is up").succeeded()
+    }
+
+    pub async fn raise_fence(&self, lease: i64) {
+        let options = PutOptions::new().with_lease(lease);
+        let put = self
+            .0
+            .kv_client()
+            .put(fence(lease), "", Some(options))
+            .await;
+        put.expect("the lease is there");
     }
 
     /// Writes a load as the owner of the life under `identity` would; `false` if it was refused.
