@@ -54,7 +54,11 @@ fn attempts(stage: &Stage) -> f64 {
 fault! {
     async fn a_token_that_runs_out_is_replaced_and_nobody_notices(stage: Stage, "--auth-token-ttl=1") {
         lock_up(&stage).await;
-        let provider = builder(stage.proxy.address()).with_user("app", PASSWORD).build().unwrap();
+        let provider = builder(stage.proxy.address())
+            .with_user("app", PASSWORD)
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
         let consumer = builder(stage.server.address()).with_user("app", PASSWORD).build().unwrap();
         let registration = live(&provider, "a").await;
         let mut watch = consumer.watch(&stage.service).await.unwrap();
