@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -111,19 +112,22 @@ async fn publish(setting: &Setting, iterations: u64) -> Duration {
     let mut watch = consumer.watch(&setting.service).await.expect("a watch");
     shown(&mut watch, |s| s.get("first").is_some()).await;
     let snapshot = watch.latest().expect("a snapshot");
-    let seen = snapshot.get("first").expect("the member").load();
+    let seen = Arc::clone(snapshot.get("first").expect("the member").load());
     let load = registration.load();
     let mut took = Duration::ZERO;
     for number in 1..=iterations {
         let started = Instant::now();
         load.set(number);
-        let visible = async {
+        // Nobody is woken by a load: so it is looked for, by a thread that leaves the cores alone.
+        let seen = Arc::clone(&seen);
+        let visible = tokio::task::spawn_blocking(move || {
             while seen.get() != Some(number) {
-                tokio::task::yield_now().await;
+                std::thread::sleep(Duration::from_micros(20));
             }
-        };
-        let (flushed, ()) = tokio::join!(load.flush(), visible);
+        });
+        let (flushed, visible) = tokio::join!(load.flush(), visible);
         flushed.expect("to be published");
+        visible.expect("a thread");
         took += started.elapsed();
     }
     registration.deregister().await.expect("to be gone");

@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Instance, Result, ServiceName};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::keys::id_of;
 
@@ -17,8 +19,26 @@ struct Wire<'a> {
     op: u8,
     #[serde(borrow)]
     addr: Cow<'a, str>,
-    #[serde(default)]
-    metadata: Value,
+    /// Not looked into here: a list may have ten thousand of them.
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+}
+
+/// What tells a record of ours from what other programs keep there.
+#[derive(Deserialize)]
+struct Mark<'a> {
+    #[serde(rename = "schema")]
+    _schema: IgnoredAny,
+    #[serde(borrow)]
+    incarnation: Cow<'a, str>,
+}
+
+impl Wire<'_> {
+    /// Our record, or nothing.
+    fn record(&self) -> Option<(&str, Mark<'_>)> {
+        let text = self.metadata?.get();
+        Some((text, serde_json::from_str(text).ok()?))
+    }
 }
 
 const ADD: u8 = 0;
@@ -45,11 +65,11 @@ pub(crate) struct Owner {
 }
 
 pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
-    let metadata = serde_json::from_slice(&plimsoll_backend_kit::encode(record)?);
+    let metadata = plimsoll_backend_kit::encode(record)?;
     to_bytes(&Wire {
         op: ADD,
         addr: record.instance.authority().into(),
-        metadata: metadata.map_err(unwritten)?,
+        metadata: Some(serde_json::from_slice(&metadata).map_err(unwritten)?),
     })
 }
 
@@ -81,7 +101,7 @@ pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
     let wire = serde_json::from_slice::<Wire<'_>>(bytes).ok();
     let written = wire
         .as_ref()
-        .and_then(|wire| wire.metadata.get("incarnation")?.as_str()?.parse().ok());
+        .and_then(|wire| wire.record()?.1.incarnation.parse().ok());
     Owner {
         incarnation: written.unwrap_or_else(|| foreign(create_revision)),
         // Others may fill the field with what they like.
@@ -104,19 +124,16 @@ pub(crate) fn read(
     let skipped = |cause: Error| Skipped::new(&*id, cause);
     let wire: Wire<'_> = serde_json::from_slice(bytes)
         .map_err(|e| skipped(unreadable(e).with_context("bytes", bytes.len().to_string())))?;
-    let is_ours = ["schema", "incarnation"]
-        .iter()
-        .all(|field| wire.metadata.get(field).is_some());
-    if !is_ours {
+    let Some((record, _)) = wire.record() else {
         let entry = read_foreign(service, &id, &wire, create_revision).map_err(skipped)?;
         return Ok(Reading::Present(entry));
-    }
+    };
     let Decoded {
         instance,
         incarnation,
         registered_at,
         ..
-    } = decode(service, wire.metadata.to_string().as_bytes()).map_err(skipped)?;
+    } = decode(service, record.as_bytes()).map_err(skipped)?;
     if instance.id().as_str() != id {
         let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
         return Err(skipped(cause.with_context("id", instance.id().as_str())));
@@ -151,7 +168,11 @@ fn read_foreign(
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
     let mut builder = Instance::builder(service, bare.unwrap_or(host), port).with_id(id);
-    for (key, value) in wire.metadata.as_object().into_iter().flatten() {
+    let metadata = wire
+        .metadata
+        .and_then(|m| serde_json::from_str(m.get()).ok());
+    let metadata: Value = metadata.unwrap_or_default();
+    for (key, value) in metadata.as_object().into_iter().flatten() {
         if let Some(text) = value.as_str() {
             builder = builder.with_metadata(key, text);
         }
