@@ -138,8 +138,8 @@ async fn first_through(stage: &Stage) -> EtcdRegistry {
     loop {
         let hosts = [stage.proxy.address(), stage.server.address()];
         let registry = timed(EtcdRegistry::builder(hosts.map(|host| host.to_string())));
-        let registry = registry.build().unwrap();
-        registry.services().await.unwrap();
+        let registry = registry.build().expect("good settings");
+        registry.services().await.expect("the server is up");
         if stage.proxy.connections() > 0 {
             return registry;
         }
