@@ -38,6 +38,8 @@ pub(super) struct Source {
     pub(super) down: bool,
     /// Changes are made, but not told.
     pub(super) mute: bool,
+    /// How long a subscription takes.
+    pub(super) slow: Duration,
     /// What each subscription was made for.
     pub(super) subscriptions: Vec<Interest>,
     streams: Vec<mpsc::UnboundedSender<Result<Update>>>,
@@ -175,6 +177,10 @@ impl Driver for Scripted {
     }
 
     async fn subscribe(&self, _: &ServiceName, interest: Interest) -> Result<Subscription> {
+        let slow = self.source().slow;
+        if slow > Duration::ZERO {
+            tokio::time::sleep(slow).await;
+        }
         let mut source = self.source();
         source.subscriptions.push(interest);
         if source.down {
