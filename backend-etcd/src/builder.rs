@@ -26,6 +26,8 @@ const MIN_KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Thirty times the largest record, and a thousand times a page of usual ones.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const MIN_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Each page has the time of a request; this bounds hundreds of them over a slow line.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_PORT: u16 = 2379;
 const DEFAULT_PREFIX: &str = "plimsoll";
 
@@ -349,6 +351,7 @@ impl EtcdBuilder {
 fn timings(ttl: Duration, call_timeout: Duration) -> Timings {
     let mut timings = Timings::default();
     timings.call_timeout = call_timeout;
+    timings.list_timeout = LIST_TIMEOUT;
     timings.deregister_timeout = call_timeout + Duration::from_secs(1);
     timings.lease = Some(ttl - FRESH);
     timings.renew_interval = ttl / 3;
