@@ -242,13 +242,19 @@ impl Fleet {
             .await
             .map_err(|_| "connections are left over")?;
         self.published_is_true(users, registry).await?;
+        // Whoever died while the registry was away is listed until its lease has ended.
         let service = ServiceName::new(SERVICE)?;
-        for member in registry.list(&service).await?.members() {
-            if member.load().get() != Some(0) {
-                return Err(format!("{} publishes {:?}", member.id(), member.load().get()).into());
+        let detection = registry.capabilities().crash_detection;
+        let end = Instant::now() + detection.unwrap_or_default() + PATIENCE;
+        loop {
+            let listed = registry.list(&service).await?;
+            let busy = listed.members().iter().find(|m| m.load().get() != Some(0));
+            let Some(busy) = busy else { return Ok(()) };
+            if Instant::now() > end {
+                return Err(format!("{} publishes {:?}", busy.id(), busy.load().get()).into());
             }
+            sleep(Duration::from_millis(20)).await;
         }
-        Ok(())
     }
 
     /// Draws the table, again and again while the act lasts if somebody is looking.

@@ -9,6 +9,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Registry, Result};
 const SCHEMES: &[(&str, bool)] = &[
     ("memory", cfg!(feature = "memory")),
     ("zk", cfg!(feature = "zk")),
+    ("etcd", cfg!(feature = "etcd")),
 ];
 
 /// Connects to the registry at `url`; which backend it is, the scheme says.
@@ -17,6 +18,7 @@ const SCHEMES: &[(&str, bool)] = &[
 /// |---|---|---|
 /// | `memory://name` | the one of that name in this process; without a name, one of its own | `memory` |
 /// | `zk://h1:2181,h2:2181/root` | the one below that path of the `ZooKeeper` ensemble | `zk` |
+/// | `etcd://h1:2379,h2:2379/prefix` | the one under that prefix of the etcd cluster | `etcd` |
 ///
 /// A registry that cannot be reached is no error: registrations are pending and watches wait until
 /// it can be.
@@ -45,6 +47,8 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
         "memory" => crate::memory::MemoryRegistry::from_url(&url).map(|r| Arc::new(r) as _),
         #[cfg(feature = "zk")]
         "zk" => crate::zk::ZkRegistry::from_url(&url).map(|r| Arc::new(r) as _),
+        #[cfg(feature = "etcd")]
+        "etcd" => crate::etcd::EtcdRegistry::from_url(&url).map(|r| Arc::new(r) as _),
         scheme => Err(no_backend(scheme)),
     };
     registry.map_err(|e| e.with_operation("connect"))
@@ -84,6 +88,8 @@ mod tests {
             "compiled: memory"
         } else if cfg!(feature = "zk") {
             "compiled: zk"
+        } else if cfg!(feature = "etcd") {
+            "compiled: etcd"
         } else {
             "compiled: )"
         };
@@ -148,6 +154,25 @@ mod tests {
         let error = connect("zk://h").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("feature `zk`"), "{error}");
+    }
+
+    #[cfg(feature = "etcd")]
+    #[tokio::test]
+    async fn an_etcd_url_needs_no_server_to_be_read() {
+        let registry = connect("etcd://h1:2379,h2/prefix?lease_ttl=4s")
+            .await
+            .unwrap();
+        assert_eq!(registry.capabilities().backend, "etcd");
+        let error = connect("etcd://h1?lease=4s").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    #[tokio::test]
+    async fn an_etcd_url_without_the_feature_names_it() {
+        let error = connect("etcd://h").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `etcd`"), "{error}");
     }
 
     #[cfg(not(feature = "memory"))]

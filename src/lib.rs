@@ -6,6 +6,8 @@
 //! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
 //! | `zk` | `ZooKeeper`, `zk://` and the module `zk` |
 //! | `zk-sasl`, `zk-tls` | logins by SASL (DIGEST-MD5) and encrypted connections for it |
+//! | `etcd` | etcd, `etcd://` and the module `etcd` |
+//! | `etcd-tls` | the same over encrypted connections |
 //! | `full` | every backend, with all it can do |
 //!
 //! A feature adds and never changes what is there. Without any, bring a [`Registry`] of your own.
@@ -44,6 +46,9 @@ pub use plimsoll_discovery_api::{
 
 pub use connect_url::connect;
 
+#[cfg(feature = "etcd")]
+#[doc(inline)]
+pub use plimsoll_backend_etcd as etcd;
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use plimsoll_backend_memory as memory;

@@ -105,7 +105,7 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let call = self.driver.list(service);
-        let listing = bounded(self.driver.timings().call_timeout, call).await;
+        let listing = bounded(self.driver.timings().list_timeout, call).await;
         Ok(snapshot(
             service.clone(),
             listing.map_err(|e| self.named("list", e))?,
@@ -114,7 +114,7 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
         let call = self.driver.services();
-        let services = bounded(self.driver.timings().call_timeout, call).await;
+        let services = bounded(self.driver.timings().list_timeout, call).await;
         let mut services = services.map_err(|e| self.named("services", e))?;
         services.sort_unstable();
         services.dedup();

@@ -11,6 +11,10 @@ pub struct Timings {
     /// One call to the registry is given up after this. Default: 3 s, several times the slowest
     /// healthy answer of a loaded registry, and shorter than any lease.
     pub call_timeout: Duration,
+    /// A list, or a subscription with the list it begins with, is given up after this. Default:
+    /// 3 s. Longer in a driver that reads it by many requests and bounds each, lest a list that
+    /// takes its time never comes to an end.
+    pub list_timeout: Duration,
     /// How often a held record is confirmed and its lease renewed. Default: 3 s.
     pub renew_interval: Duration,
     /// How long a record is believed to stand after it was last confirmed; afterwards it counts
@@ -41,6 +45,7 @@ impl Default for Timings {
     fn default() -> Self {
         Self {
             call_timeout: Duration::from_secs(3),
+            list_timeout: Duration::from_secs(3),
             renew_interval: Duration::from_secs(3),
             lease: Some(Duration::from_secs(10)),
             deregister_timeout: Duration::from_secs(4),

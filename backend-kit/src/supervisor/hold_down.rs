@@ -16,6 +16,11 @@ pub(super) struct Losses {
     recent: BTreeMap<InstanceId, Loss>,
     /// Held down: the members, and until when.
     suspects: BTreeMap<InstanceId, (Instant, Member)>,
+    /// No earlier than this is there a loss to be judged, and a suspect to be dropped. Whoever asks
+    /// looks here first: a wave of losses comes one by one, and to look through all of them each
+    /// time would take its square.
+    judge_at: Option<Instant>,
+    expire_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -32,6 +37,8 @@ impl Losses {
             policy,
             recent: BTreeMap::new(),
             suspects: BTreeMap::new(),
+            judge_at: None,
+            expire_at: None,
         }
     }
 
@@ -50,6 +57,7 @@ impl Losses {
             member,
         };
         self.recent.insert(loss.member.id().clone(), loss);
+        sooner(&mut self.judge_at, at + self.policy.settle);
     }
 
     /// Takes in a loss that is not to be believed.
@@ -58,6 +66,7 @@ impl Losses {
         let member = member.with_standing(Standing::Suspect { since });
         let until = now + self.policy.grace;
         self.suspects.insert(member.id().clone(), (until, member));
+        sooner(&mut self.expire_at, until);
     }
 
     /// The instance is there, or has said that it goes: nothing is left to suspect. Returns what
@@ -71,6 +80,9 @@ impl Losses {
     /// Judges the losses that have settled, of a set of which `remaining` are left. Returns
     /// whether that changes what is shown.
     pub(super) fn judge(&mut self, remaining: usize, now: Instant) -> bool {
+        if self.judge_at.is_none_or(|at| at > now) {
+            return false;
+        }
         let HoldDown {
             window,
             settle,
@@ -82,6 +94,7 @@ impl Losses {
             .retain(|_, loss| !loss.believed || now.duration_since(loss.at) <= window);
         let settled = |loss: &Loss| !loss.believed && loss.at + settle <= now;
         if !self.recent.values().any(settled) {
+            self.judge_at = self.next_judgement();
             return false;
         }
         // Those held down earlier in the same wave count with it.
@@ -98,7 +111,13 @@ impl Losses {
             let settled = self.recent.values_mut().filter(|loss| settled(loss));
             settled.for_each(|loss| loss.believed = true);
         }
+        self.judge_at = self.next_judgement();
         true
+    }
+
+    fn next_judgement(&self) -> Option<Instant> {
+        let unsettled = self.recent.values().filter(|loss| !loss.believed);
+        unsettled.map(|loss| loss.at + self.policy.settle).min()
     }
 
     /// The registry is back after `away`. If that was longer than the grace, nobody could have
@@ -112,23 +131,28 @@ impl Losses {
         for (end, _) in self.suspects.values_mut() {
             *end = until;
         }
+        self.expire_at = Some(until).filter(|_| !self.suspects.is_empty());
     }
 
     /// When the next loss is to be judged or the next suspect dropped.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let unsettled = self.recent.values().filter(|loss| !loss.believed);
-        let settling = unsettled.map(|loss| loss.at + self.policy.settle);
-        settling
-            .chain(self.suspects.values().map(|(until, _)| *until))
-            .min()
+        self.judge_at.into_iter().chain(self.expire_at).min()
     }
 
     /// Drops the suspects whose time is up. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
+        if self.expire_at.is_none_or(|at| at > now) {
+            return false;
+        }
         let before = self.suspects.len();
         self.suspects.retain(|_, (until, _)| *until > now);
+        self.expire_at = self.suspects.values().map(|(until, _)| *until).min();
         self.suspects.len() != before
     }
+}
+
+fn sooner(deadline: &mut Option<Instant>, at: Instant) {
+    *deadline = Some(deadline.map_or(at, |deadline| deadline.min(at)));
 }
 
 #[cfg(test)]
@@ -168,6 +192,33 @@ mod tests {
             .shown()
             .filter(|member| !member.standing().is_registered());
         (suspect.count(), least)
+    }
+
+    /// Twenty thousand at once, each of which is followed by a look at what is due. To look through
+    /// all of them each time took minutes.
+    #[test]
+    fn a_wave_of_losses_takes_time_in_proportion_to_its_size() {
+        let started = std::time::Instant::now();
+        let mut losses = Losses::new(HoldDown::default());
+        let (count, now) = (20_000, Instant::now());
+        for id in 0..count {
+            losses.lost(member(id), now);
+            assert!(!losses.judge(count - id, now));
+            assert_eq!(losses.next_deadline(), Some(now + losses.policy.settle));
+        }
+        let judged = now + losses.policy.settle;
+        assert!(losses.judge(0, judged));
+        for _ in 0..count {
+            assert!(!losses.judge(0, judged) && !losses.expire(judged));
+            assert_eq!(losses.next_deadline(), Some(judged + losses.policy.grace));
+        }
+        assert!(losses.expire(judged + losses.policy.grace));
+        assert_eq!((losses.shown().count(), losses.next_deadline()), (0, None));
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     #[test]

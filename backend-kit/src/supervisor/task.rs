@@ -79,7 +79,7 @@ impl<D: Driver> Task<D> {
     async fn subscribe(&mut self) -> Result<Box<dyn Updates>> {
         let interest = *self.interest.borrow_and_update();
         let call = self.driver.subscribe(&self.service, interest);
-        let subscription = bounded(self.timings.call_timeout, call).await?;
+        let subscription = bounded(self.timings.list_timeout, call).await?;
         let listing = subscription.listing;
         if listing.revision.is_before(self.table.revision()) {
             self.older_listings += 1;

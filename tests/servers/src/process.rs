@@ -69,6 +69,16 @@ impl Process {
         }
     }
 
+    /// SIGTERM, and its end, which it may take a while over.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        let deadline = Instant::now() + START;
+        while self.runs() {
+            assert!(Instant::now() < deadline, "still running after {START:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// SIGSTOP: it neither answers nor refuses.
     pub fn pause(&self) {
         self.signal("STOP");

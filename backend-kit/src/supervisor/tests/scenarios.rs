@@ -122,6 +122,24 @@ async fn an_outage_keeps_the_last_good_set_and_says_that_it_is_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_that_takes_its_time_is_waited_for_and_one_that_never_ends_is_not() {
+    let mut script = Scripted::new();
+    script.timings.list_timeout = 20 * script.timings.call_timeout;
+    script.source().put(entry("a", 100));
+    script.source().slow = 10 * script.timings.call_timeout;
+    let backend = Backend::new(script.clone());
+    let mut watch = backend.watch(&service()).await.unwrap();
+    assert_eq!(ids(&*next(&mut watch).await), ["a"]);
+    script.source().slow = 30 * script.timings.call_timeout;
+    script.source().cut(None);
+    sleep(600 * SECOND).await;
+    let latest = watch.latest().unwrap();
+    assert!(!latest.freshness().is_live());
+    script.source().slow = Duration::ZERO;
+    watch.wait_for(|s| s.freshness().is_live()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_is_down_is_asked_at_the_pace_of_the_backoff() {
     let script = Scripted::new();
     script.source().down = true;

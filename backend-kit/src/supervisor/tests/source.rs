@@ -38,6 +38,8 @@ pub(super) struct Source {
     pub(super) down: bool,
     /// Changes are made, but not told.
     pub(super) mute: bool,
+    /// How long a subscription takes.
+    pub(super) slow: Duration,
     /// What each subscription was made for.
     pub(super) subscriptions: Vec<Interest>,
     /// What the registry remembers of deregistrations.
@@ -178,6 +180,10 @@ impl Driver for Scripted {
     }
 
     async fn subscribe(&self, _: &ServiceName, interest: Interest) -> Result<Subscription> {
+        let slow = self.source().slow;
+        if slow > Duration::ZERO {
+            tokio::time::sleep(slow).await;
+        }
         let mut source = self.source();
         source.subscriptions.push(interest);
         if source.down {

@@ -1,0 +1,301 @@
+//! The values: JSON as etcd's own naming endpoints write it, our record as its metadata.
+
+use std::borrow::Cow;
+
+use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Instance, Result, ServiceName};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::keys::id_of;
+
+/// `Update` of etcd's package `client/v3/naming/endpoints/internal`, by the names of its JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Wire<'a> {
+    #[serde(default)]
+    op: u8,
+    #[serde(borrow)]
+    addr: Cow<'a, str>,
+    /// Not looked into here: a list may have ten thousand of them.
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
+}
+
+/// What tells a record of ours from what other programs keep there.
+#[derive(Deserialize)]
+struct Mark<'a> {
+    #[serde(rename = "schema")]
+    _schema: IgnoredAny,
+    #[serde(borrow)]
+    incarnation: Cow<'a, str>,
+}
+
+impl Wire<'_> {
+    /// Our record, or nothing.
+    fn record(&self) -> Option<(&str, Mark<'_>)> {
+        let text = self.metadata?.get();
+        Some((text, serde_json::from_str(text).ok()?))
+    }
+}
+
+const ADD: u8 = 0;
+/// The endpoint is about to be deleted by its owner. What a crash deletes was never marked so.
+const DELETE: u8 = 1;
+
+/// What a value says.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart as soon as it is returned"
+)]
+pub(crate) enum Reading {
+    Present(Entry),
+    /// Its owner has left, and the key is about to go.
+    Departed,
+}
+
+/// Whose record a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) departed: bool,
+}
+
+pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
+    let metadata = plimsoll_backend_kit::encode(record)?;
+    to_bytes(&Wire {
+        op: ADD,
+        addr: record.instance.authority().into(),
+        metadata: Some(serde_json::from_slice(&metadata).map_err(unwritten)?),
+    })
+}
+
+/// The same value, marked as departed.
+pub(crate) fn departed(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut wire: Wire<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
+    wire.op = DELETE;
+    to_bytes(&wire)
+}
+
+fn to_bytes(wire: &Wire<'_>) -> Result<Vec<u8>> {
+    serde_json::to_vec(wire).map_err(unwritten)
+}
+
+fn unwritten(error: serde_json::Error) -> Error {
+    Error::new(
+        ErrorKind::Unexpected,
+        "the record could not be written as JSON",
+    )
+    .with_source(error)
+}
+
+fn unreadable(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, "not a naming endpoint in JSON").with_source(error)
+}
+
+/// Whose record `bytes` is; what was not written here has the life of its key.
+pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
+    let wire = serde_json::from_slice::<Wire<'_>>(bytes).ok();
+    let written = wire
+        .as_ref()
+        .and_then(|wire| wire.record()?.1.incarnation.parse().ok());
+    Owner {
+        incarnation: written.unwrap_or_else(|| foreign(create_revision)),
+        // Others may fill the field with what they like.
+        departed: written.is_some() && wire.is_some_and(|wire| wire.op == DELETE),
+    }
+}
+
+fn foreign(create_revision: i64) -> Incarnation {
+    Incarnation::from_bits(u128::from(create_revision.unsigned_abs()))
+}
+
+/// Understands the value under `key` of `service`.
+pub(crate) fn read(
+    service: &ServiceName,
+    key: &str,
+    bytes: &[u8],
+    create_revision: i64,
+) -> Result<Reading, Skipped> {
+    let id = id_of(key);
+    let skipped = |cause: Error| Skipped::new(&*id, cause);
+    let wire: Wire<'_> = serde_json::from_slice(bytes)
+        .map_err(|e| skipped(unreadable(e).with_context("bytes", bytes.len().to_string())))?;
+    let Some((record, _)) = wire.record() else {
+        let entry = read_foreign(service, &id, &wire, create_revision).map_err(skipped)?;
+        return Ok(Reading::Present(entry));
+    };
+    let Decoded {
+        instance,
+        incarnation,
+        registered_at,
+        ..
+    } = decode(service, record.as_bytes()).map_err(skipped)?;
+    if instance.id().as_str() != id {
+        let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
+        return Err(skipped(cause.with_context("id", instance.id().as_str())));
+    }
+    if wire.op == DELETE {
+        return Ok(Reading::Departed);
+    }
+    let mut entry = Entry::new(instance, incarnation);
+    entry.registered_at = registered_at;
+    Ok(Reading::Present(entry))
+}
+
+/// An endpoint of another program: an address, and metadata of any shape.
+fn read_foreign(
+    service: &ServiceName,
+    id: &str,
+    wire: &Wire<'_>,
+    create_revision: i64,
+) -> Result<Entry> {
+    let corrupt = |why: &str| {
+        Error::new(ErrorKind::Corrupt, why)
+            .with_context("addr", wire.addr.chars().take(80).collect::<String>())
+    };
+    let (host, port) = wire
+        .addr
+        .rsplit_once(':')
+        .ok_or_else(|| corrupt("the address has no port"))?;
+    let port = port
+        .parse()
+        .map_err(|e| corrupt("the address has no port").with_source(e))?;
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let mut builder = Instance::builder(service, bare.unwrap_or(host), port).with_id(id);
+    let metadata = wire
+        .metadata
+        .and_then(|m| serde_json::from_str(m.get()).ok());
+    let metadata: Value = metadata.unwrap_or_default();
+    for (key, value) in metadata.as_object().into_iter().flatten() {
+        if let Some(text) = value.as_str() {
+            builder = builder.with_metadata(key, text);
+        }
+    }
+    let instance = builder
+        .build()
+        .map_err(|cause| corrupt("the endpoint holds a value that cannot be").with_source(cause))?;
+    Ok(Entry::new(instance, foreign(create_revision)))
+}
+
+/// The load under a load key; anything but a decimal is none.
+pub(crate) fn read_load(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use plimsoll_discovery_api::Status;
+
+    use super::*;
+
+    fn service() -> ServiceName {
+        "orders".parse().unwrap()
+    }
+
+    fn present(reading: Reading) -> Entry {
+        match reading {
+            Reading::Present(entry) => entry,
+            Reading::Departed => panic!("departed"),
+        }
+    }
+
+    fn record() -> Record {
+        let instance = Instance::builder("orders", "2001:db8::7", 8443)
+            .with_id("a/b")
+            .with_secure(true)
+            .with_capacity(u64::MAX)
+            .with_status(Status::Draining)
+            .with_metadata("k", "v")
+            .build()
+            .unwrap();
+        let life = Incarnation::random();
+        Record::new(Arc::new(instance), life, SystemTime::now(), 3)
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_has_the_shape_of_naming_endpoints() {
+        let record = record();
+        let bytes = write(&record).unwrap();
+        let entry = present(read(&service(), "a%2Fb", &bytes, 9).unwrap());
+        assert_eq!(entry.instance, *record.instance);
+        assert_eq!(entry.incarnation, record.incarnation);
+        let json: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(json["Op"], 0);
+        assert_eq!(json["Addr"], "[2001:db8::7]:8443");
+        assert_eq!(json["Metadata"]["id"], "a/b");
+        assert_eq!(json.as_object().map(serde_json::Map::len), Some(3));
+        assert_eq!(read(&service(), "c", &bytes, 9).unwrap_err().key, "c");
+    }
+
+    #[test]
+    fn a_departed_record_is_still_its_owners_and_no_instance() {
+        let record = record();
+        let bytes = departed(&write(&record).unwrap()).unwrap();
+        assert!(matches!(
+            read(&service(), "a%2Fb", &bytes, 9),
+            Ok(Reading::Departed)
+        ));
+        let owner = owner(&bytes, 9);
+        assert_eq!(
+            (owner.incarnation, owner.departed),
+            (record.incarnation, true)
+        );
+    }
+
+    #[test]
+    fn endpoints_of_other_programs_are_instances() {
+        for (text, authority) in [
+            (
+                r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":{"zone":"a","n":1}}"#,
+                "10.0.0.1:80",
+            ),
+            (r#"{"Op":1,"Addr":"h:80","Metadata":null}"#, "h:80"),
+            (r#"{"Addr":"[::1]:80","Metadata":"any"}"#, "[::1]:80"),
+        ] {
+            let entry = present(read(&service(), "10.0.0.1:80", text.as_bytes(), 77).unwrap());
+            assert_eq!(entry.instance.authority(), authority);
+            assert_eq!(entry.instance.id().as_str(), "10.0.0.1:80");
+            assert_eq!(entry.incarnation, Incarnation::from_bits(77));
+            assert_eq!(owner(text.as_bytes(), 77).incarnation, entry.incarnation);
+            assert!(!owner(text.as_bytes(), 77).departed);
+        }
+    }
+
+    #[test]
+    fn garbage_is_skipped_and_never_a_panic() {
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "7",
+            "{}",
+            "{\"Addr\":\"h\"}",
+            "{\"Addr\":\"h:0\"}",
+            "{\"Addr\":\"h:x\"}",
+            "{\"Addr\":\"a b:1\"}",
+            "{\"Addr\":7}",
+            "{\"Addr\":\"h:1\",\"Metadata\":{\"schema\":1,\"incarnation\":\"x\"}}",
+            "\u{0}",
+        ] {
+            let skipped = read(&service(), "k", bad.as_bytes(), 1).unwrap_err();
+            assert_eq!(
+                (&*skipped.key, skipped.cause.kind()),
+                ("k", ErrorKind::Corrupt),
+                "{bad:?}"
+            );
+        }
+        assert_eq!(read_load(b"18446744073709551615"), Some(u64::MAX));
+        for bad in [&b""[..], b"-1", b"x", b"\xff"] {
+            assert_eq!(read_load(bad), None);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Where things stand among the keys.
+
+use plimsoll_backend_kit::{escape, unescape};
+use plimsoll_discovery_api::{InstanceId, ServiceName};
+
+/// Everything of one registry, below one prefix.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    prefix: String,
+}
+
+/// The keys of one instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    pub(crate) identity: String,
+    pub(crate) load: String,
+}
+
+impl Tree {
+    /// `prefix` without a slash at its end; may be empty.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let mut prefix = prefix.to_owned();
+        if !prefix.is_empty() {
+            prefix.push('/');
+        }
+        Self { prefix }
+    }
+
+    /// What the identities of all services begin with.
+    pub(crate) fn services(&self) -> String {
+        format!("{}services/", self.prefix)
+    }
+
+    /// What the identities of `service` begin with, and of no other: it ends in a separator.
+    pub(crate) fn identities(&self, service: &ServiceName) -> String {
+        format!("{}services/{}/", self.prefix, escape(service.as_str()))
+    }
+
+    /// What the loads of `service` begin with.
+    pub(crate) fn loads(&self, service: &ServiceName) -> String {
+        format!("{}load/{}/", self.prefix, escape(service.as_str()))
+    }
+
+    pub(crate) fn keys(&self, service: &ServiceName, id: &InstanceId) -> Keys {
+        let key = escape(id.as_str());
+        Keys {
+            identity: format!("{}{key}", self.identities(service)),
+            load: format!("{}{key}", self.loads(service)),
+        }
+    }
+
+    /// The one key by which a process makes earlier requests of its own void, see
+    /// [`Fence`](crate::claim::Fence).
+    pub(crate) fn fence(&self, lease: i64) -> String {
+        format!("{}fence/{lease:x}", self.prefix)
+    }
+}
+
+/// The id under `key`, which stands directly below its service. Programs other than this one may
+/// not escape it.
+pub(crate) fn id_of(key: &str) -> String {
+    unescape(key).unwrap_or_else(|_| key.to_owned())
+}
+
+/// The first key after all that begin with `prefix`.
+pub(crate) fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    // A prefix ends in a slash, never in the last of all bytes.
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_service_is_below_another() {
+        let tree = Tree::new("r");
+        let service = |name: &str| name.parse::<ServiceName>().unwrap();
+        assert_eq!(tree.identities(&service("foo")), "r/services/foo/");
+        let keys = tree.keys(&service("a/b"), &"c/d".parse().unwrap());
+        assert_eq!(keys.identity, "r/services/a%2Fb/c%2Fd");
+        assert_eq!(keys.load, "r/load/a%2Fb/c%2Fd");
+        let foobar = tree.keys(&service("foobar"), &"x".parse().unwrap());
+        assert!(
+            !foobar
+                .identity
+                .starts_with(&tree.identities(&service("foo")))
+        );
+        assert_eq!(Tree::new("").services(), "services/");
+        assert_eq!(end_of("services/"), b"services0");
+    }
+
+    #[test]
+    fn ids_that_others_wrote_unescaped_are_read_as_they_are() {
+        assert_eq!(id_of("c%2Fd"), "c/d");
+        assert_eq!(id_of("10.0.0.7:8080"), "10.0.0.7:8080");
+    }
+}

@@ -1,0 +1,363 @@
+//! The one lease of a handle, and the task that keeps it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
+use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::error::{failed, is_granted_already, is_lease_lost};
+use crate::link::Link;
+
+/// A confirmation this young serves whoever asks for one: so many registrations of one process
+/// cost two requests a second, and one costs no more than its own.
+pub(crate) const FRESH: Duration = Duration::from_millis(500);
+/// The longest pause before a broken stream is opened again.
+const REOPEN_CAP: Duration = Duration::from_millis(500);
+
+/// A lease that was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub(crate) id: i64,
+    pub(crate) ttl: Duration,
+}
+
+/// When the server last confirmed the lease, by the time at which it was asked; and what is wrong.
+#[derive(Clone, Debug)]
+struct Confirmation {
+    at: Option<Instant>,
+    failing: Option<(Instant, Error)>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    link: Arc<Link>,
+    granted: watch::Sender<Option<Granted>>,
+    confirmed: watch::Sender<Confirmation>,
+    /// Somebody wants a confirmation.
+    asked: Notify,
+}
+
+/// Gives the lease back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    shared: Arc<Shared>,
+    granting: Mutex<Granting>,
+    /// Dropped with this.
+    owner: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Granting {
+    /// Asked for without an answer: to be asked for again, lest two be granted.
+    id: Option<i64>,
+    failed: Option<(Instant, Error)>,
+}
+
+impl Lease {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        let confirmation = Confirmation {
+            at: None,
+            failing: None,
+        };
+        let shared = Shared {
+            link,
+            granted: watch::Sender::new(None),
+            confirmed: watch::Sender::new(confirmation),
+            asked: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            granting: Mutex::default(),
+            owner: watch::Sender::new(()),
+        }
+    }
+
+    /// The lease there is.
+    pub(crate) fn granted(&self) -> Option<Granted> {
+        *self.shared.granted.borrow()
+    }
+
+    /// The lease there is, or a new one. Many callers get one. Needs a tokio runtime.
+    pub(crate) async fn obtain(&self) -> Result<Granted> {
+        if let Some(granted) = self.granted() {
+            return Ok(granted);
+        }
+        let asked = Instant::now();
+        let mut granting = self.granting.lock().await;
+        if let Some(granted) = self.granted() {
+            return Ok(granted);
+        }
+        if let Some((at, cause)) = &granting.failed
+            && *at >= asked
+        {
+            return Err(cause.clone());
+        }
+        // The sign is the server's own affair, and none is no lease.
+        let id = || {
+            i64::try_from(Rng::from_entropy().next_u64() >> 1)
+                .unwrap_or(1)
+                .max(1)
+        };
+        let id = *granting.id.get_or_insert_with(id);
+        let sent = Instant::now();
+        match self.grant(id).await {
+            Ok(granted) => {
+                *granting = Granting::default();
+                let shared = Arc::clone(&self.shared);
+                shared.confirmed.send_replace(Confirmation {
+                    at: Some(sent),
+                    failing: None,
+                });
+                shared.granted.send_replace(Some(granted));
+                tokio::spawn(keep(shared, granted, sent, self.owner.subscribe()));
+                Ok(granted)
+            }
+            Err(cause) => {
+                granting.failed = Some((Instant::now(), cause.clone()));
+                Err(cause)
+            }
+        }
+    }
+
+    async fn grant(&self, id: i64) -> Result<Granted> {
+        let link = &self.shared.link;
+        let wanted = link.config().lease_ttl;
+        let seconds = i64::try_from(wanted.as_secs()).unwrap_or(i64::MAX);
+        let options = LeaseGrantOptions::new().with_id(id);
+        let answer = link
+            .call(|mut c| {
+                let options = options.clone();
+                async move { c.lease.grant(seconds, Some(options)).await }
+            })
+            .await;
+        let seconds = match answer {
+            Ok(answer) => answer.ttl(),
+            // An earlier attempt had succeeded.
+            Err(error) if is_granted_already(&error) => {
+                let standing =
+                    link.call(|mut c| async move { c.lease.time_to_live(id, None).await });
+                standing.await?.granted_ttl()
+            }
+            Err(error) => return Err(error),
+        };
+        let ttl = Duration::from_secs(seconds.unsigned_abs());
+        if ttl > wanted {
+            tracing::warn!(?wanted, granted = ?ttl, "etcd grants leases no shorter than this");
+        }
+        Ok(Granted { id, ttl })
+    }
+
+    /// Confirms that the lease `id` stands, by an answer no older than [`FRESH`].
+    pub(crate) async fn confirm(&self, id: i64) -> Result<()> {
+        let asked = Instant::now();
+        let mut granted = self.shared.granted.subscribe();
+        let mut confirmed = self.shared.confirmed.subscribe();
+        loop {
+            if granted.borrow_and_update().is_none_or(|g| g.id != id) {
+                return Err(ended(id));
+            }
+            let Confirmation { at, failing } = confirmed.borrow_and_update().clone();
+            if at.is_some_and(|at| at + FRESH >= asked) {
+                return Ok(());
+            }
+            if let Some((at, cause)) = failing
+                && at >= asked
+            {
+                return Err(cause);
+            }
+            self.shared.asked.notify_one();
+            // Neither sender can go before this.
+            tokio::select! {
+                _ = granted.changed() => {}
+                _ = confirmed.changed() => {}
+            }
+        }
+    }
+
+    /// Returns when the lease `id` has ended. Cancel safe.
+    pub(crate) async fn lost(&self, id: i64) -> Error {
+        let mut granted = self.shared.granted.subscribe();
+        let other = |granted: &Option<Granted>| granted.is_none_or(|granted| granted.id != id);
+        let _sender_is_ours = granted.wait_for(other).await;
+        ended(id)
+    }
+
+    /// The server has refused a write because there is no lease `id`.
+    pub(crate) fn refused(&self, id: i64) {
+        self.shared.end(id);
+    }
+}
+
+impl Shared {
+    fn end(&self, id: i64) {
+        self.granted.send_if_modified(|granted| {
+            let is_it = granted.is_some_and(|granted| granted.id == id);
+            if is_it {
+                *granted = None;
+            }
+            is_it
+        });
+    }
+
+    fn stands(&self, id: i64) -> bool {
+        self.granted
+            .borrow()
+            .is_some_and(|granted| granted.id == id)
+    }
+}
+
+fn ended(id: i64) -> Error {
+    Error::new(ErrorKind::LeaseExpired, "the lease has ended")
+        .with_context("lease", format!("{id:x}"))
+}
+
+/// Keeps `granted` until the server says that it has ended; gives it back when its owner is gone.
+async fn keep(
+    shared: Arc<Shared>,
+    granted: Granted,
+    sent: Instant,
+    mut owner: watch::Receiver<()>,
+) {
+    let Granted { id, ttl } = granted;
+    let cause = tokio::select! {
+        cause = renew(&shared, granted, sent) => cause,
+        _ = owner.changed() => {
+            let limit = shared.link.config().request_timeout;
+            let revoke = shared.link.call(|mut c| async move { c.lease.revoke(id).await });
+            let _expires_otherwise = timeout(limit, revoke).await;
+            return;
+        }
+    };
+    tracing::info!(lease = format!("{id:x}"), ?ttl, %cause, "lease ended");
+    shared.end(id);
+}
+
+/// Returns when the lease has ended. A stream that breaks says nothing of it: another one is
+/// opened, on another member if need be, and asked about the same lease; however long that takes,
+/// since a server that was down may have kept it.
+async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
+    let mut rng = Rng::from_entropy();
+    let mut failures = 0_u32;
+    loop {
+        if !shared.stands(granted.id) {
+            return ended(granted.id);
+        }
+        let broken = match open(shared, granted).await {
+            Ok(mut stream) => {
+                failures = 0;
+                let broken = stream.follow(shared, granted, &mut sent).await;
+                shared.link.failed(stream.connection, &broken).await;
+                broken
+            }
+            Err(broken) => broken,
+        };
+        if broken.kind() == ErrorKind::LeaseExpired {
+            return broken;
+        }
+        tracing::debug!(cause = %broken, "lease not confirmed");
+        shared
+            .confirmed
+            .send_modify(|c| c.failing = Some((Instant::now(), broken)));
+        let bound =
+            Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
+        failures += 1;
+        sleep(bound.min(REOPEN_CAP).mul_f64(0.5 + 0.5 * rng.next_f64())).await;
+    }
+}
+
+struct KeepAlive {
+    keeper: LeaseKeeper,
+    replies: LeaseKeepAliveStream,
+    connection: u64,
+}
+
+/// How long an answer may take: a lost one must leave time for another member.
+fn patience(shared: &Shared, granted: Granted) -> Duration {
+    shared.link.config().request_timeout.min(granted.ttl / 3)
+}
+
+/// Opens a stream, whose first answer confirms the lease.
+async fn open(shared: &Shared, granted: Granted) -> Result<KeepAlive> {
+    let mut connection = shared.link.connection().await?;
+    let sent = Instant::now();
+    let opening = connection.lease.keep_alive(granted.id);
+    let error = match timeout(patience(shared, granted), opening).await {
+        Ok(Ok((keeper, replies))) => {
+            shared.confirm(sent);
+            let connection = connection.number;
+            return Ok(KeepAlive {
+                keeper,
+                replies,
+                connection,
+            });
+        }
+        Ok(Err(error)) if is_lease_lost(&error) => return Err(ended(granted.id).with_source(error)),
+        Ok(Err(error)) => failed(error),
+        Err(_) => silent(),
+    };
+    shared.link.failed(connection.number, &error).await;
+    Err(error)
+}
+
+fn silent() -> Error {
+    Error::new(ErrorKind::TimedOut, "the lease was not confirmed in time")
+}
+
+impl Shared {
+    fn confirm(&self, sent: Instant) {
+        self.confirmed.send_modify(|confirmation| {
+            confirmation.at = confirmation.at.max(Some(sent));
+            confirmation.failing = None;
+        });
+    }
+}
+
+impl KeepAlive {
+    /// Renews at every third of the TTL, and whenever somebody asks; returns why it ended.
+    async fn follow(&mut self, shared: &Shared, granted: Granted, sent: &mut Instant) -> Error {
+        *sent = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep_until(*sent + granted.ttl / 3) => {}
+                () = shared.asked.notified() => if sent.elapsed() < FRESH {
+                    continue;
+                },
+                // Nobody has asked: it can only be the end of the stream.
+                reply = self.replies.message() => if let Err(broken) = read(granted, reply) {
+                    return broken;
+                },
+            }
+            if !shared.stands(granted.id) {
+                return ended(granted.id);
+            }
+            *sent = Instant::now();
+            if let Err(broken) = self.keeper.keep_alive().await {
+                return failed(broken);
+            }
+            let reply = timeout(patience(shared, granted), self.replies.message()).await;
+            let Ok(reply) = reply else { return silent() };
+            if let Err(broken) = read(granted, reply) {
+                return broken;
+            }
+            shared.confirm(*sent);
+        }
+    }
+}
+
+type Reply = Result<Option<etcd_client::LeaseKeepAliveResponse>, etcd_client::Error>;
+
+fn read(granted: Granted, reply: Reply) -> Result<()> {
+    match reply {
+        Ok(Some(reply)) if reply.ttl() > 0 => Ok(()),
+        Ok(Some(_)) => Err(ended(granted.id)),
+        Ok(None) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "the server closed the stream",
+        )),
+        Err(error) if is_lease_lost(&error) => Err(ended(granted.id).with_source(error)),
+        Err(error) => Err(failed(error)),
+    }
+}

@@ -1,0 +1,26 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod builder;
+mod claim;
+mod codec;
+mod config;
+mod connect;
+mod driver;
+mod error;
+mod history;
+mod keys;
+mod lease;
+mod link;
+mod read;
+mod registry;
+mod sentinel;
+#[cfg(feature = "tls")]
+mod tls;
+mod updates;
+mod view;
+
+pub use builder::EtcdBuilder;
+pub use registry::EtcdRegistry;
+#[cfg(feature = "tls")]
+pub use tls::Tls;

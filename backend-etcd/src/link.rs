@@ -1,0 +1,257 @@
+//! The way to the cluster: one member at a time, another one when it fails.
+//!
+//! The client library would spread calls over all members, dead ones among them, and try none of
+//! them twice.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use etcd_client::{Error as Native, KvClient};
+use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
+use tokio::time::{Instant, timeout};
+
+use crate::config::Config;
+use crate::connect::{Connection, connect};
+use crate::error::failed;
+use crate::history::History;
+
+/// The longest pause between two rounds of attempts to connect.
+const RECONNECT_CAP: Duration = Duration::from_secs(1);
+/// Wrong credentials are not mended by haste: the shortest time between two uses of them.
+const REFUSED_RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Link {
+    config: Arc<Config>,
+    history: History,
+    current: Mutex<Option<Connection>>,
+    connections: AtomicU64,
+    /// The endpoint to be tried next.
+    next: AtomicUsize,
+    /// Held while connecting, so that many callers connect once.
+    attempts: tokio::sync::Mutex<Attempts>,
+}
+
+struct Attempts {
+    failures: u32,
+    refusal: Option<Refusal>,
+    /// When the last connection was made.
+    connected: Option<Instant>,
+    rng: Rng,
+}
+
+/// Why there is no connection, and how long nobody need try.
+struct Refusal {
+    at: Instant,
+    until: Instant,
+    cause: Error,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("endpoints", &self.config.endpoints)
+            .field("connection", &*self.current())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(crate) fn new(config: Arc<Config>) -> Self {
+        let mut rng = Rng::from_entropy();
+        let first = rng.next_u64() % config.endpoints.len().max(1) as u64;
+        Self {
+            config,
+            history: History::default(),
+            current: Mutex::new(None),
+            connections: AtomicU64::new(0),
+            // Many processes must not all begin with the same member.
+            next: AtomicUsize::new(usize::try_from(first).unwrap_or(0)),
+            attempts: tokio::sync::Mutex::new(Attempts {
+                failures: 0,
+                refusal: None,
+                connected: None,
+                rng,
+            }),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        &self.history
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Connection>> {
+        // A panic while the lock was held cannot have left it half changed.
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection there is, or a new one. Cancel safe.
+    pub(crate) async fn connection(&self) -> Result<Connection> {
+        if let Some(connection) = self.current().clone() {
+            return Ok(connection);
+        }
+        let asked = Instant::now();
+        let mut attempts = self.attempts.lock().await;
+        if let Some(connection) = self.current().clone() {
+            return Ok(connection);
+        }
+        if let Some(refusal) = &attempts.refusal
+            && (refusal.at >= asked || refusal.until > Instant::now())
+        {
+            return Err(refusal.cause.clone());
+        }
+        match Box::pin(self.connect()).await {
+            Ok(connection) => {
+                attempts.failures = 0;
+                attempts.refusal = None;
+                attempts.connected = Some(Instant::now());
+                *self.current() = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(cause) => {
+                tracing::debug!(%cause, "not connected");
+                attempts.refuse(cause.clone());
+                Err(cause)
+            }
+        }
+    }
+
+    /// Tries every endpoint once.
+    async fn connect(&self) -> Result<Connection> {
+        let endpoints = &self.config.endpoints;
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
+        let mut cause = Error::new(ErrorKind::InvalidConfig, "there is no endpoint");
+        for _ in endpoints {
+            // Moved on beforehand: whoever waits for this may give up at any time.
+            let index = self.next.fetch_add(1, Ordering::Relaxed) % endpoints.len();
+            match connect(&self.config, &endpoints[index], number).await {
+                Ok(connection) => {
+                    tracing::debug!(endpoint = endpoints[index], number, "connected");
+                    return Ok(connection);
+                }
+                Err(error) => cause = error,
+            }
+            // The same user would be refused by the others, and count as one more attempt.
+            if !cause.is_retryable() {
+                break;
+            }
+        }
+        Err(cause)
+    }
+
+    /// The connection `number` is no good: the next call goes to another member.
+    pub(crate) async fn failed(&self, number: u64, cause: &Error) {
+        use ErrorKind::{TimedOut, Unauthenticated, Unavailable, Unexpected};
+        if !matches!(
+            cause.kind(),
+            Unavailable | TimedOut | Unauthenticated | Unexpected
+        ) {
+            return;
+        }
+        {
+            let mut current = self.current();
+            if current.as_ref().is_none_or(|c| c.number != number) {
+                return;
+            }
+            *current = None;
+        }
+        tracing::debug!(number, %cause, "connection given up");
+        if cause.kind() == Unauthenticated {
+            // The token has run out, and a new connection brings another one. But a member that
+            // refuses the one it has just given must not be asked for more and more of them.
+            let mut attempts = self.attempts.lock().await;
+            if attempts
+                .connected
+                .is_some_and(|at| at.elapsed() < REFUSED_RETRY)
+            {
+                attempts.refuse(cause.clone());
+            }
+        }
+    }
+
+    /// Calls, within the request timeout.
+    pub(crate) async fn call<T, F>(&self, call: impl Fn(Connection) -> F + Sync) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Native>> + Send,
+    {
+        let (number, error) = match self.try_call(&call).await {
+            Ok(answer) => return Ok(answer),
+            Err((None, error)) => return Err(error),
+            Err((Some(number), error)) => (number, error),
+        };
+        self.failed(number, &error).await;
+        if error.kind() != ErrorKind::Unauthenticated {
+            return Err(error);
+        }
+        // Whoever is not known has changed nothing: so once more, with another token.
+        match self.try_call(&call).await {
+            Ok(answer) => Ok(answer),
+            Err((number, error)) => {
+                if let Some(number) = number {
+                    self.failed(number, &error).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The error comes with the number of the connection that it arose on.
+    async fn try_call<T, F>(
+        &self,
+        call: &(impl Fn(Connection) -> F + Sync),
+    ) -> Result<T, (Option<u64>, Error)>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Native>> + Send,
+    {
+        let connection = self.connection().await.map_err(|error| (None, error))?;
+        let number = connection.number;
+        let limit = self.config.request_timeout;
+        // On the heap: the client library's futures are larger than what is comfortable in another.
+        match timeout(limit, Box::pin(call(connection))).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err((Some(number), failed(error))),
+            Err(_) => {
+                let late = Error::new(ErrorKind::TimedOut, "the etcd server did not answer");
+                let late = late.with_context("waited", format!("{limit:?}"));
+                Err((Some(number), late))
+            }
+        }
+    }
+
+    /// The same, for the key-value store.
+    pub(crate) async fn kv<T, F>(&self, call: impl Fn(KvClient) -> F + Sync) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Native>> + Send,
+    {
+        self.call(|connection| call(connection.kv)).await
+    }
+}
+
+impl Attempts {
+    fn refuse(&mut self, cause: Error) {
+        let factor = 2_u32.saturating_pow(self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        let bound = Duration::from_millis(20)
+            .saturating_mul(factor)
+            .min(RECONNECT_CAP);
+        let pause = if cause.is_retryable() {
+            bound.mul_f64(0.5 + 0.5 * self.rng.next_f64())
+        } else {
+            REFUSED_RETRY.mul_f64(1.0 + 0.5 * self.rng.next_f64())
+        };
+        let now = Instant::now();
+        self.refusal = Some(Refusal {
+            at: now,
+            until: now + pause,
+            cause,
+        });
+    }
+}

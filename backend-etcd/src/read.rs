@@ -1,0 +1,191 @@
+//! Reading a service whole.
+
+use etcd_client::{GetOptions, GetResponse, KeyValue};
+use plimsoll_backend_kit::{Interest, unescape};
+use plimsoll_discovery_api::{Error, ErrorKind, Result, ServiceName};
+
+use crate::error::{is_compacted, is_oversized};
+use crate::keys::{Tree, end_of};
+use crate::link::Link;
+use crate::view::{Row, View};
+
+/// So many keys are read by one request: few enough that an answer stays far below any limit, many
+/// enough that 10,000 instances are ten requests.
+const PAGE: i64 = 1_000;
+/// A read that is overtaken by a compaction begins again, so often.
+const ATTEMPTS: u32 = 3;
+
+/// Reads `service` at one revision, as the whole cluster knows it now.
+pub(crate) async fn view(
+    link: &Link,
+    tree: &Tree,
+    service: &ServiceName,
+    interest: Interest,
+) -> Result<View> {
+    let mut attempt = 1;
+    loop {
+        match try_view(link, tree, service, interest).await {
+            Err(error) if is_compacted(&error) && attempt < ATTEMPTS => attempt += 1,
+            done => return done,
+        }
+    }
+}
+
+async fn try_view(
+    link: &Link,
+    tree: &Tree,
+    service: &ServiceName,
+    interest: Interest,
+) -> Result<View> {
+    let (identities, loads) = (tree.identities(service), tree.loads(service));
+    let before = link.history().known();
+    let first = page(link, identities.as_bytes(), &identities, Pinned::Now).await?;
+    let revision = link.history().place(before, first.answer.header())?;
+    let at = Pinned::At(
+        first
+            .answer
+            .header()
+            .map_or(0, etcd_client::ResponseHeader::revision),
+    );
+    let mut view = View::new(service.clone(), revision, interest);
+    let (rest, loads_read) = tokio::try_join!(following(link, &identities, first, at), async {
+        match interest {
+            Interest::Loads => whole(link, &loads, at).await,
+            _ => Ok(Vec::new()),
+        }
+    })?;
+    for kv in loads_read.iter().flatten() {
+        if let Some(row) = Row::of(kv, &loads) {
+            view.note_load(&row);
+        }
+    }
+    for kv in rest.iter().flatten() {
+        if let Some(row) = Row::of(kv, &identities) {
+            view.list(&row);
+        }
+    }
+    Ok(view)
+}
+
+#[derive(Clone, Copy)]
+enum Pinned {
+    Now,
+    At(i64),
+}
+
+/// A page, and how many keys it was asked for.
+struct Page {
+    answer: GetResponse,
+    limit: i64,
+}
+
+type Pages = Vec<Vec<KeyValue>>;
+
+async fn whole(link: &Link, prefix: &str, at: Pinned) -> Result<Pages> {
+    let first = page(link, prefix.as_bytes(), prefix, at).await?;
+    following(link, prefix, first, at).await
+}
+
+/// `first` and what comes after it.
+async fn following(link: &Link, prefix: &str, first: Page, at: Pinned) -> Result<Pages> {
+    let mut pages = Vec::new();
+    let mut page = first;
+    loop {
+        let more = page.answer.more();
+        let rows = page.answer.take_kvs();
+        let next = rows.last().map(|kv| after(kv.key()));
+        pages.push(rows);
+        let (true, Some(next)) = (more, next) else {
+            return Ok(pages);
+        };
+        page = page_of(link, &next, prefix, at, page.limit).await?;
+    }
+}
+
+fn after(key: &[u8]) -> Vec<u8> {
+    let mut key = key.to_vec();
+    key.push(0);
+    key
+}
+
+async fn page(link: &Link, from: &[u8], prefix: &str, at: Pinned) -> Result<Page> {
+    page_of(link, from, prefix, at, PAGE).await
+}
+
+/// Asks for fewer keys as long as the answer is larger than may be received.
+async fn page_of(
+    link: &Link,
+    from: &[u8],
+    prefix: &str,
+    at: Pinned,
+    mut limit: i64,
+) -> Result<Page> {
+    loop {
+        let mut options = GetOptions::new()
+            .with_range(end_of(prefix))
+            .with_limit(limit);
+        if let Pinned::At(revision) = at {
+            options = options.with_revision(revision);
+        }
+        match get(link, from, options).await {
+            Ok(answer) => return Ok(Page { answer, limit }),
+            Err(error) if is_oversized(&error) && limit > 1 => limit = (limit / 4).max(1),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn get(link: &Link, key: &[u8], options: GetOptions) -> Result<GetResponse> {
+    link.kv(|mut kv| {
+        let (key, options) = (key.to_vec(), options.clone());
+        async move { kv.get(key, Some(options)).await }
+    })
+    .await
+}
+
+/// The names of all services with an entry: whole pages of keys, and from the last service of each
+/// page straight on to the next one.
+pub(crate) async fn services(link: &Link, tree: &Tree) -> Result<Vec<ServiceName>> {
+    let root = tree.services();
+    let mut names = Vec::new();
+    let mut from = root.as_bytes().to_vec();
+    loop {
+        let options = GetOptions::new()
+            .with_range(end_of(&root))
+            .with_limit(PAGE)
+            .with_keys_only();
+        let before = link.history().known();
+        let answer = get(link, &from, options).await?;
+        link.history().place(before, answer.header())?;
+        let mut last = None;
+        for kv in answer.kvs() {
+            let segment = kv
+                .key_str()
+                .ok()
+                .and_then(|key| key.strip_prefix(&root)?.split_once('/'));
+            let Some((segment, _)) = segment else {
+                continue;
+            };
+            if last != Some(segment) {
+                last = Some(segment);
+                // A key that is no name is nobody's service.
+                names.extend(unescape(segment).ok().and_then(|name| name.parse().ok()));
+            }
+        }
+        let Some(row) = answer.kvs().last().filter(|_| answer.more()) else {
+            return Ok(names);
+        };
+        let next = match last {
+            Some(segment) => end_of(&format!("{root}{segment}/")),
+            None => Vec::new(),
+        };
+        from = next.max(after(row.key()));
+    }
+}
+
+/// The revision of an answer that must have one.
+pub(crate) fn revision_of(header: Option<&etcd_client::ResponseHeader>) -> Result<i64> {
+    header
+        .map(etcd_client::ResponseHeader::revision)
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the server's answer has no header"))
+}

@@ -1,0 +1,218 @@
+//! Following the changes of one service.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use plimsoll_backend_kit::{Change, Subscription, Update, Updates};
+use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::error::failed;
+use crate::history::Seen;
+use crate::keys::Tree;
+use crate::link::Link;
+use crate::view::{Row, View};
+
+const IDENTITIES: i64 = 1;
+const LOADS: i64 = 2;
+
+/// Follows on `view`, without a gap: from the revision after the one it was read at.
+pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Result<Subscription> {
+    let branches = Branches {
+        identities: tree.identities(view.service()),
+        loads: tree.loads(view.service()),
+    };
+    let listing = view.take_listing();
+    let from = i64::try_from(listing.revision.counter()).unwrap_or(i64::MAX - 1) + 1;
+    let mut connection = link.connection().await?;
+    let history = link.history().known();
+    let limit = link.config().request_timeout;
+    let opening = async {
+        let options = |number| {
+            WatchOptions::new()
+                .with_watch_id(number)
+                .with_prefix()
+                .with_start_revision(from)
+                .with_fragment()
+        };
+        let identities = branches.identities.as_str();
+        let mut stream = connection
+            .watch
+            .watch(identities, Some(options(IDENTITIES)))
+            .await?;
+        if view.follows_loads() {
+            let loads = branches.loads.as_str();
+            stream.watch(loads, Some(options(LOADS))).await?;
+        }
+        Ok(stream)
+    };
+    let stream = match timeout(limit, opening).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            let error = failed(error);
+            link.failed(connection.number, &error).await;
+            return Err(error);
+        }
+        Err(_) => {
+            let error = silent();
+            link.failed(connection.number, &error).await;
+            return Err(error);
+        }
+    };
+    let updates = EtcdUpdates {
+        patience: link.config().watch_timeout,
+        link,
+        connection: connection.number,
+        stream,
+        branches,
+        view,
+        history,
+        pending: VecDeque::new(),
+        heard: Instant::now(),
+        asked: false,
+    };
+    Ok(Subscription::new(listing, Box::new(updates)))
+}
+
+#[derive(Debug)]
+struct Branches {
+    identities: String,
+    loads: String,
+}
+
+/// The stream, read as it is asked for: whoever reads slowly is waited for by the server.
+struct EtcdUpdates {
+    link: Arc<Link>,
+    connection: u64,
+    stream: WatchStream,
+    branches: Branches,
+    view: View,
+    history: Seen,
+    pending: VecDeque<Change>,
+    /// When the server last said anything, how long it may say nothing, and whether it was asked to
+    /// say something.
+    heard: Instant,
+    patience: Duration,
+    asked: bool,
+}
+
+impl fmt::Debug for EtcdUpdates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdUpdates")
+            .field("branches", &self.branches)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Updates for EtcdUpdates {
+    async fn next(&mut self) -> Option<Result<Update>> {
+        loop {
+            if let Some(change) = self.pending.pop_front() {
+                return Some(Ok(Update::new(self.view.revision, change)));
+            }
+            if let Err(cause) = self.listen().await {
+                self.link.failed(self.connection, &cause).await;
+                return Some(Err(cause));
+            }
+        }
+    }
+}
+
+impl EtcdUpdates {
+    /// Takes in one message, or asks for one. Cancel safe.
+    async fn listen(&mut self) -> Result<()> {
+        let part = if self.asked { 1 } else { 2 };
+        tokio::select! {
+            biased;
+            message = self.stream.message() => {
+                self.heard = Instant::now();
+                self.asked = false;
+                match message {
+                    Ok(Some(message)) => self.hear(&message),
+                    Ok(None) => Err(Error::new(ErrorKind::Unavailable, "the server closed the stream")),
+                    Err(error) => Err(failed(error)),
+                }
+            }
+            () = sleep_until(self.heard + self.patience / part) => {
+                if self.asked {
+                    return Err(silent());
+                }
+                // A connection that is half open would be silent for ever.
+                self.asked = true;
+                self.stream.request_progress().await.map_err(failed)
+            }
+        }
+    }
+
+    fn hear(&mut self, message: &WatchResponse) -> Result<()> {
+        if let Some(header) = message.header() {
+            if !self.history.is_of(header) {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "another cluster answers",
+                ));
+            }
+            let behind = header.revision().unsigned_abs() < self.view.revision.counter();
+            if behind && message.events().is_empty() && !message.created() {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the server is behind what was seen",
+                )
+                .with_context("revision", header.revision().to_string())
+                .with_context("seen", self.view.revision.to_string()));
+            }
+        }
+        if message.canceled() {
+            return Err(cancelled(message));
+        }
+        for event in message.events() {
+            let Some(kv) = event.kv() else { continue };
+            let deleted = event.event_type() == EventType::Delete;
+            let change = if message.watch_id() == LOADS {
+                Row::of(kv, &self.branches.loads).and_then(|row| {
+                    if deleted {
+                        self.view.unpublished(&row);
+                        return None;
+                    }
+                    self.view.published(&row)
+                })
+            } else {
+                Row::of(kv, &self.branches.identities).and_then(|row| {
+                    if deleted {
+                        self.view.deleted(&row)
+                    } else {
+                        self.view.put(&row)
+                    }
+                })
+            };
+            self.pending.extend(change);
+        }
+        self.link.history().note(self.history, self.view.revision);
+        if self.pending.is_empty() {
+            self.pending.push_back(Change::Progress);
+        }
+        Ok(())
+    }
+}
+
+fn cancelled(message: &WatchResponse) -> Error {
+    let reason = message.cancel_reason();
+    let kind = if reason.contains("permission denied") {
+        ErrorKind::PermissionDenied
+    } else {
+        ErrorKind::Unavailable
+    };
+    Error::new(kind, "the server cancelled the watch")
+        .with_context("reason", reason)
+        .with_context("compacted", message.compact_revision().to_string())
+}
+
+fn silent() -> Error {
+    Error::new(ErrorKind::TimedOut, "the stream of changes fell silent")
+}

@@ -1,0 +1,174 @@
+//! Users, passwords, and tokens that run out.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, ConnectOptions, Permission};
+use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry};
+use tokio::time::sleep;
+
+use support::harness::{TTL, builder};
+use support::operator::PREFIX;
+use support::stage::{
+    Stage, eventually, ids, life, listed, live, load_of, ready, register, shown, state,
+};
+
+const PASSWORD: &str = "hunter2";
+
+/// A user who may do everything below the prefix, and one who may do nothing.
+async fn lock_up(stage: &Stage) {
+    let mut auth = stage.operator.0.auth_client();
+    auth.role_add("registrar").await.unwrap();
+    let all = Permission::read_write(PREFIX).with_prefix();
+    auth.role_grant_permission("registrar", all).await.unwrap();
+    for (user, role) in [
+        ("app", Some("registrar")),
+        ("nobody", None),
+        ("root", Some("root")),
+    ] {
+        auth.user_add(user, PASSWORD, None).await.unwrap();
+        if let Some(role) = role {
+            auth.user_grant_role(user, role).await.unwrap();
+        }
+    }
+    auth.auth_enable().await.unwrap();
+}
+
+async fn root(stage: &Stage) -> Client {
+    let options = ConnectOptions::new().with_user("root", PASSWORD);
+    let client = Client::connect([stage.server.address().to_string()], Some(options)).await;
+    client.unwrap()
+}
+
+/// How often anybody asked for a token.
+fn attempts(stage: &Stage) -> f64 {
+    stage.server.calls("Authenticate")
+}
+
+fault! {
+    async fn a_token_that_runs_out_is_replaced_and_nobody_notices(stage: Stage, "--auth-token-ttl=1") {
+        lock_up(&stage).await;
+        let provider = builder(stage.proxy.address())
+            .with_user("app", PASSWORD)
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        let consumer = builder(stage.server.address()).with_user("app", PASSWORD).build().unwrap();
+        let registration = live(&provider, "a").await;
+        let mut watch = consumer.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+        let before = life(&registration);
+        for value in 1..=4 {
+            // Nothing is asked for meanwhile that would keep the token alive.
+            sleep(Duration::from_millis(2_500)).await;
+            let began = Instant::now();
+            registration.load().set(value);
+            registration.load().flush().await.unwrap();
+            shown(&mut watch, "the load", |s| load_of(s, "a") == Some(value)).await;
+            listed(&consumer, "the load", |s| load_of(s, "a") == Some(value)).await;
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+        assert_eq!(life(&registration), before);
+    }
+}
+
+fault! {
+    /// Tokens of this kind are forgotten by a server that starts again.
+    async fn a_server_that_has_forgotten_all_tokens_finds_everybody_as_they_were(stage: Stage) {
+        lock_up(&stage).await;
+        let provider = builder(stage.proxy.address()).with_user("app", PASSWORD).build().unwrap();
+        let registration = live(&provider, "a").await;
+        let (before, lease) = (life(&registration), provider.lease_id());
+        let mut watch = provider.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+        stage.blocking(|server| server.restart());
+        registration.load().set(3);
+        shown(&mut watch, "the load", |s| s.freshness().is_live() && load_of(s, "a") == Some(3)).await;
+        sleep(TTL).await;
+        assert_eq!((life(&registration), provider.lease_id()), (before, lease));
+    }
+}
+
+fault! {
+    async fn a_wrong_password_is_told_and_tried_no_more_than_once_a_second(stage: Stage) {
+        lock_up(&stage).await;
+        let wrong = builder(stage.server.address()).with_user("app", "guess-123").build().unwrap();
+        let mut registrations = Vec::new();
+        for number in 0..20 {
+            registrations.push(register(&wrong, &format!("m{number}")).await);
+        }
+        let _watch = wrong.watch(&stage.service).await.unwrap();
+        let is_told = |s: &RegistrationState| s.cause().map(|c| c.kind()) == Some(ErrorKind::Unauthenticated);
+        state(&registrations[0], "to be told", is_told).await;
+        let (before, span) = (attempts(&stage), Duration::from_secs(6));
+        sleep(span).await;
+        let tried = attempts(&stage) - before;
+        assert!((1.0..=span.as_secs_f64() + 1.0).contains(&tried), "{tried} attempts in {span:?}");
+        for registration in &registrations {
+            state(registration, "to be told", is_told).await;
+            let shown = format!("{:?} {wrong:?}", registration.state());
+            assert!(!shown.contains("guess-123"), "{shown}");
+        }
+        assert_eq!(wrong.list(&stage.service).await.unwrap_err().kind(), ErrorKind::Unauthenticated);
+    }
+}
+
+fault! {
+    /// A password that is changed while everything runs, and then changed back.
+    async fn a_changed_password_is_told_and_mended_by_itself(stage: Stage, "--auth-token-ttl=1") {
+        lock_up(&stage).await;
+        let provider = builder(stage.server.address()).with_user("app", PASSWORD).build().unwrap();
+        let registration = live(&provider, "a").await;
+        let mut root = root(&stage).await;
+        root.user_change_password("app", "another").await.unwrap();
+        let before = attempts(&stage);
+        let began = Instant::now();
+        eventually("the change to be told", || async {
+            let error = provider.list(&stage.service).await.err()?;
+            (error.kind() == ErrorKind::Unauthenticated).then_some(())
+        })
+        .await;
+        sleep(Duration::from_secs(3)).await;
+        let (tried, span) = (attempts(&stage) - before, began.elapsed());
+        assert!(tried <= span.as_secs_f64() + 2.0, "{tried} attempts in {span:?}");
+        // Root's own token has run out as well.
+        let mut root = self::root(&stage).await;
+        root.user_change_password("app", PASSWORD).await.unwrap();
+        registration.load().set(6);
+        listed(&provider, "the load", |s| load_of(s, "a") == Some(6)).await;
+        state(&registration, "Live", RegistrationState::is_live).await;
+    }
+}
+
+fault! {
+    async fn what_a_user_may_not_do_is_told_as_such(stage: Stage) {
+        lock_up(&stage).await;
+        let nobody = builder(stage.server.address()).with_user("nobody", PASSWORD).build().unwrap();
+        assert_eq!(nobody.list(&stage.service).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        let registration = register(&nobody, "a").await;
+        state(&registration, "to be told", |s| {
+            s.cause().map(|c| c.kind()) == Some(ErrorKind::PermissionDenied)
+        })
+        .await;
+        let anonymous = builder(stage.server.address()).build().unwrap();
+        assert_eq!(anonymous.list(&stage.service).await.unwrap_err().kind(), ErrorKind::Unauthenticated);
+    }
+}
+
+fault! {
+    async fn a_user_at_a_server_that_knows_none_is_let_in(stage: Stage) {
+        let provider = builder(stage.server.address()).with_user("app", PASSWORD).build().unwrap();
+        let registration = live(&provider, "a").await;
+        // And when it begins to know users, that is no interruption.
+        lock_up(&stage).await;
+        registration.load().set(4);
+        listed(&provider, "the load", |s| load_of(s, "a") == Some(4)).await;
+        ready(&registration).await;
+    }
+}

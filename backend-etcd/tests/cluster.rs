@@ -1,0 +1,251 @@
+//! Three servers, of which some fail.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, WatchOptions};
+use plimsoll_backend_etcd::EtcdRegistry;
+use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
+use plimsoll_test_servers::etcd::{Cluster, Server, available};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
+
+use support::harness::{TTL, timed};
+use support::operator::identity;
+use support::stage::{
+    PATIENCE, eventually, ids, life, listed, live, live_many, load_of, ready, service, shown, state,
+};
+
+fn registry(addresses: &[SocketAddr]) -> EtcdRegistry {
+    let hosts = addresses.iter().map(ToString::to_string);
+    timed(EtcdRegistry::builder(hosts)).build().unwrap()
+}
+
+fn addresses(cluster: &Cluster) -> Vec<SocketAddr> {
+    cluster.members.iter().map(Server::address).collect()
+}
+
+/// Which member leads.
+async fn leader(cluster: &Cluster) -> usize {
+    eventually("a leader", || async {
+        for (index, member) in cluster.members.iter().enumerate() {
+            let client = Client::connect([member.address().to_string()], None).await;
+            let Ok(mut client) = client else { continue };
+            let status = timeout(Duration::from_secs(2), client.status()).await;
+            if let Ok(Ok(status)) = status
+                && status.leader() != 0
+                && status.header().map(etcd_client::ResponseHeader::member_id)
+                    == Some(status.leader())
+            {
+                return Some(index);
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// Whether anything is deleted below the service, by one who watches from a member that lives.
+async fn deletions(member: SocketAddr) -> tokio::task::JoinHandle<usize> {
+    let mut client = Client::connect([member.to_string()], None).await.unwrap();
+    let options = WatchOptions::new().with_prefix();
+    let prefix = identity(&service(), "");
+    let mut stream = client.watch(prefix, Some(options)).await.unwrap();
+    tokio::spawn(async move {
+        let mut count = 0;
+        let until = tokio::time::Instant::now() + TTL + TTL;
+        while let Ok(Ok(Some(message))) = tokio::time::timeout_at(until, stream.message()).await {
+            let deleted =
+                |e: &&etcd_client::Event| e.event_type() == etcd_client::EventType::Delete;
+            count += message.events().iter().filter(deleted).count();
+        }
+        count
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_costs_nobody_its_life() {
+    if !available() {
+        return;
+    }
+    let mut cluster = block_in_place(Cluster::start);
+    let all = addresses(&cluster);
+    let (provider, consumer) = (registry(&all), registry(&all));
+    let registrations = live_many(&provider, 20).await;
+    let lives: Vec<_> = registrations.iter().map(life).collect();
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "all", |s| s.members().len() == 20).await;
+    let leads = leader(&cluster).await;
+    let deletions = deletions(all[(leads + 1) % 3]).await;
+    block_in_place(|| cluster.members[leads].kill());
+    for registration in &registrations {
+        registration.load().set(7);
+    }
+    assert_eq!(
+        deletions.await.unwrap(),
+        0,
+        "a change of leader took keys away"
+    );
+    let loaded = |s: &plimsoll_discovery_api::Snapshot| {
+        s.freshness().is_live() && s.members().iter().all(|m| m.load().get() == Some(7))
+    };
+    shown(&mut watch, "the new loads", loaded).await;
+    for (registration, before) in registrations.iter().zip(lives) {
+        state(registration, "Live", RegistrationState::is_live).await;
+        assert_eq!(life(registration), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_quorum_keeps_the_last_good_list_and_its_return_restores_everybody() {
+    if !available() {
+        return;
+    }
+    let mut cluster = block_in_place(Cluster::start);
+    let all = addresses(&cluster);
+    let (provider, consumer) = (registry(&all), registry(&all));
+    let registration = live(&provider, "a").await;
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    let leads = leader(&cluster).await;
+    let lost = [leads, (leads + 1) % 3];
+    block_in_place(|| lost.iter().for_each(|index| cluster.members[*index].kill()));
+    let cut = Instant::now();
+    shown(&mut watch, "a stale list", |s| {
+        !s.freshness().is_live() && ids(s) == ["a"]
+    })
+    .await;
+    assert!(
+        cut.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        cut.elapsed()
+    );
+    state(&registration, "not Live", |s| !s.is_live()).await;
+    assert!(
+        consumer.list(&service()).await.is_err(),
+        "one of three cannot know"
+    );
+    registration.load().set(9);
+    block_in_place(|| {
+        lost.iter()
+            .for_each(|index| cluster.members[*index].restart_unready());
+    });
+    shown(&mut watch, "the member, live, with its load", |s| {
+        s.freshness().is_live() && load_of(s, "a") == Some(9)
+    })
+    .await;
+    state(&registration, "Live", RegistrationState::is_live).await;
+}
+
+/// The others are paused: it runs, and is by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_pinned_to_a_member_that_is_cut_off_knows_that_it_is_stale() {
+    if !available() {
+        return;
+    }
+    let cluster = block_in_place(Cluster::start);
+    let all = addresses(&cluster);
+    let leads = leader(&cluster).await;
+    let pinned = (leads + 1) % 3;
+    // It knows of no other.
+    let lonely = registry(&[all[pinned]]);
+    let _registration = live(&registry(&all), "a").await;
+    let mut watch = lonely.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    let others = [leads, (leads + 2) % 3];
+    others
+        .iter()
+        .for_each(|index| cluster.members[*index].pause());
+    let cut = Instant::now();
+    shown(&mut watch, "a stale list", |s| {
+        !s.freshness().is_live() && ids(s) == ["a"]
+    })
+    .await;
+    assert!(
+        cut.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        cut.elapsed()
+    );
+    others
+        .iter()
+        .for_each(|index| cluster.members[*index].resume());
+    shown(&mut watch, "a live list", |s| s.freshness().is_live()).await;
+}
+
+/// Reachable, and out of touch with the others, whose news must come all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_whose_member_is_paused_goes_to_another_and_misses_nothing() {
+    if !available() {
+        return;
+    }
+    let cluster = block_in_place(Cluster::start);
+    let all = addresses(&cluster);
+    let consumer = registry(&all);
+    let provider = registry(&all);
+    let _first = live(&provider, "a").await;
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    for paused in 0..3 {
+        cluster.members[paused].pause();
+        let began = Instant::now();
+        let other = registry(&all);
+        let joined = live(&other, &format!("b{paused}")).await;
+        shown(&mut watch, "one more", |s| {
+            s.get(&format!("b{paused}")).is_some()
+        })
+        .await;
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(15),
+            "member {paused} paused: {took:?}"
+        );
+        cluster.members[paused].resume();
+        joined.deregister().await.unwrap();
+        shown(&mut watch, "the first alone", |s| {
+            ids(s) == ["a"] && s.freshness().is_live()
+        })
+        .await;
+        eventually("all three to serve", || async {
+            let reads = all
+                .iter()
+                .map(|address| async move { registry(&[*address]).list(&service()).await.is_ok() });
+            let mut serving = 0;
+            for read in reads {
+                serving += usize::from(read.await);
+            }
+            (serving == 3).then_some(())
+        })
+        .await;
+    }
+}
+
+/// The list names a member that is not there, and one that never answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_that_are_dead_or_silent_are_passed_over() {
+    if !available() {
+        return;
+    }
+    let server = block_in_place(Server::start);
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let dead = SocketAddr::from(([127, 0, 0, 1], plimsoll_test_servers::free_port()));
+    let hosts = [dead, silent.local_addr().unwrap(), server.address()];
+    for turn in 0..3 {
+        let mut hosts = hosts;
+        hosts.rotate_left(turn);
+        let handle = registry(&hosts);
+        let registration = live(&handle, &format!("a{turn}")).await;
+        listed(&handle, "it", |s| s.get(&format!("a{turn}")).is_some()).await;
+        ready(&registration).await;
+        timeout(PATIENCE, registration.deregister())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}

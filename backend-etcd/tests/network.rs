@@ -1,0 +1,251 @@
+//! Networks that cut, hold, delay, or let through one way.
+
+mod support;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use plimsoll_backend_etcd::EtcdRegistry;
+use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
+use plimsoll_test_servers::{Mode, Proxy};
+use tokio::time::sleep;
+
+use support::harness::{TTL, builder, timed};
+use support::operator::identity;
+use support::stage::{
+    Stage, eventually, ids, instance, life, live, load_of, ready, register, service, shown, state,
+};
+
+fault! {
+    async fn cuts_shorter_than_the_lease_keep_key_and_life(stage: Stage) {
+        let registration = stage.live("a").await;
+        let (before, life_before) = (stage.key("a").await.unwrap(), life(&registration));
+        for value in 1..=10 {
+            stage.proxy.cut();
+            registration.load().set(value);
+            stage.listed("the load", |s| load_of(s, "a") == Some(value)).await;
+            let kv = stage.key("a").await.unwrap();
+            assert_eq!((kv.create_revision(), kv.lease()), (before.create_revision(), before.lease()));
+        }
+        state(&registration, "Live", RegistrationState::is_live).await;
+        assert_eq!(life(&registration), life_before);
+    }
+}
+
+fault! {
+    async fn a_black_hole_longer_than_the_lease_ends_with_a_new_life_and_the_current_load(stage: Stage) {
+        let registration = stage.live("a").await;
+        let (life_before, lease) = (life(&registration), stage.provider.lease_id().unwrap());
+        stage.proxy.set(Mode::Hold);
+        let cut = Instant::now();
+        eventually("the key to go", || async { stage.key("a").await.is_none().then_some(()) }).await;
+        assert!(cut.elapsed() < TTL + Duration::from_secs(3), "{:?}", cut.elapsed());
+        assert!(!registration.state().is_live(), "it believes in what has ended");
+        registration.load().set(77);
+        stage.proxy.set(Mode::Pass);
+        let listed = stage.listed("a new life with its load", |s| load_of(s, "a") == Some(77)).await;
+        assert_ne!(listed.get("a").map(|m| m.incarnation()), Some(life_before));
+        assert_ne!(stage.provider.lease_id(), Some(lease));
+        eventually("no lease to be left over", || async {
+            (stage.operator.leases().await.len() == 1).then_some(())
+        })
+        .await;
+    }
+}
+
+fault! {
+    async fn a_claim_whose_reply_was_lost_is_settled_as_one_live_record(stage: Stage) {
+        // With this there is a lease, so that the first request is the one that counts.
+        let _other = stage.live("z").await;
+        stage.proxy.set(Mode::HoldReplies);
+        let registration = register(&stage.provider, "a").await;
+        eventually("the key", || stage.key("a")).await;
+        assert!(!registration.state().is_live(), "nobody has confirmed it");
+        stage.proxy.set(Mode::Pass);
+        ready(&registration).await;
+        let listed = stage.listed("the record", |s| ids(s) == ["a", "z"]).await;
+        assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(life(&registration)));
+        registration.deregister().await.unwrap();
+        assert!(stage.key("a").await.is_none());
+    }
+}
+
+fault! {
+    async fn a_lease_whose_reply_was_lost_is_not_granted_twice(stage: Stage) {
+        // The connection is there, and the first request on it asks for the lease.
+        stage.provider.services().await.unwrap();
+        stage.proxy.set(Mode::HoldReplies);
+        let registration = register(&stage.provider, "a").await;
+        eventually("a lease", || async {
+            (!stage.operator.leases().await.is_empty()).then_some(())
+        })
+        .await;
+        stage.proxy.set(Mode::Pass);
+        ready(&registration).await;
+        assert_eq!(stage.operator.leases().await, [stage.provider.lease_id().unwrap()]);
+    }
+}
+
+fault! {
+    /// Whatever was sent and given up is void once the removal is confirmed.
+    async fn a_claim_that_was_given_up_is_void_after_its_removal(stage: Stage) {
+        let provider = first_through(&stage).await;
+        // With this there is a lease, and afterwards nothing that is written by itself.
+        live(&provider, "z").await.deregister().await.unwrap();
+        let lease = provider.lease_id().unwrap();
+        let before = stage.server.calls("Txn");
+        stage.proxy.set(Mode::Delay(Duration::from_secs(10)));
+        let registration = register(&provider, "a").await;
+        // Time for the claim to set out; had it not, there would be no doubt about it.
+        sleep(Duration::from_millis(500)).await;
+        // The claim is given up, and the removal takes the other way.
+        registration.deregister().await.unwrap();
+        assert_eq!(stage.server.calls("Txn"), before + 2.0, "a read, and the fence");
+        let late = stage.operator.claim(&identity(&stage.service, "a"), lease).await;
+        assert!(!late, "it came after its removal");
+        assert!(stage.key("a").await.is_none());
+    }
+}
+
+fault! {
+    /// Which the operator writes here, so that the first attempt is refused and tells of it.
+    async fn every_claim_is_conditional_on_the_fence(stage: Stage) {
+        let provider = timed(EtcdRegistry::builder([stage.server.address().to_string()]))
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        // With it the stream that watches own keys is there, which is opened with a read.
+        let _other = live(&provider, "z").await;
+        eventually("the stream", || async { (stage.server.streams("Watch") == 1.0).then_some(()) }).await;
+        let lease = provider.lease_id().unwrap();
+        assert!(stage.operator.claim(&identity(&stage.service, "other"), lease).await);
+        stage.operator.raise_fence(lease).await;
+        assert!(!stage.operator.claim(&identity(&stage.service, "another"), lease).await);
+        for attempts in [2.0, 1.0] {
+            let before = stage.server.calls("Txn");
+            let registration = live(&provider, "a").await;
+            assert_eq!(stage.server.calls("Txn"), before + attempts);
+            registration.deregister().await.unwrap();
+        }
+    }
+}
+
+/// A handle that has the server's own address too, and is connected through the proxy; which of
+/// the two is first is drawn at random.
+async fn first_through(stage: &Stage) -> EtcdRegistry {
+    loop {
+        let hosts = [stage.proxy.address(), stage.server.address()];
+        let registry = timed(EtcdRegistry::builder(hosts.map(|host| host.to_string())));
+        let registry = registry.build().expect("good settings");
+        registry.services().await.expect("the server is up");
+        if stage.proxy.connections() > 0 {
+            return registry;
+        }
+    }
+}
+
+fault! {
+    /// Each load is the absolute one, so that repeating a write that had arrived does no harm.
+    async fn loads_whose_replies_were_lost_end_at_the_current_one(stage: Stage) {
+        let registration = stage.live("a").await;
+        let load = registration.load();
+        for _ in 0..5 {
+            let guard = load.acquire();
+            stage.proxy.set(Mode::HoldReplies);
+            sleep(Duration::from_millis(200)).await;
+            stage.proxy.set(Mode::Pass);
+            drop(guard);
+        }
+        stage.listed("the load of nobody", |s| load_of(s, "a") == Some(0)).await;
+        load.set(3);
+        stage.listed("the load", |s| load_of(s, "a") == Some(3)).await;
+    }
+}
+
+fault! {
+    async fn a_watch_that_is_half_open_is_noticed_and_opened_again(stage: Stage) {
+        let registration = stage.live("a").await;
+        let watcher = Proxy::start(stage.server.address(), Mode::Pass);
+        let consumer = builder(watcher.address()).build().unwrap();
+        let mut watch = consumer.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+        watcher.set(Mode::HoldReplies);
+        let cut = Instant::now();
+        shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
+        assert!(cut.elapsed() < Duration::from_secs(10), "{:?}", cut.elapsed());
+        let _another = stage.live("b").await;
+        watcher.set(Mode::Pass);
+        shown(&mut watch, "both, live", |s| ids(s) == ["a", "b"] && s.freshness().is_live()).await;
+        drop(registration);
+    }
+}
+
+fault! {
+    async fn answers_that_take_their_time_cost_no_life(stage: Stage) {
+        stage.proxy.set(Mode::Delay(Duration::from_millis(150)));
+        let registration = stage.live("a").await;
+        let before = life(&registration);
+        let until = Instant::now() + TTL + TTL;
+        let mut value = 0;
+        while Instant::now() < until {
+            value += 1;
+            registration.load().set(value);
+            sleep(Duration::from_millis(250)).await;
+            assert_eq!(life(&registration), before);
+        }
+        stage.listed("the load", |s| load_of(s, "a") == Some(value)).await;
+    }
+}
+
+fault! {
+    /// Within the lease, and what the server takes to notice its end.
+    async fn a_provider_cut_off_for_good_is_removed_when_its_lease_ends(stage: Stage) {
+        let _registration = stage.live("a").await;
+        assert_eq!(stage.provider.granted_ttl(), Some(TTL));
+        let bound = stage.provider.capabilities().crash_detection.unwrap();
+        let cut = Instant::now();
+        stage.proxy.set(Mode::End);
+        stage.listed("nobody", |s| s.members().is_empty()).await;
+        // Half a second for a busy machine.
+        let most = bound + Duration::from_millis(500);
+        assert!((TTL / 2..most).contains(&cut.elapsed()), "{:?}", cut.elapsed());
+    }
+}
+
+/// However many want to register, one of them knocks, and ever less often.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_registrations_knock_on_a_closed_door_as_one() {
+    let door = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = door.local_addr().unwrap();
+    let knocks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&knocks);
+    // Ends with the process; each caller is sent away.
+    std::thread::spawn(move || {
+        for _closed in door.incoming() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let registry = builder(address).build().unwrap();
+    let mut registrations = Vec::new();
+    for number in 0..1_000 {
+        let registered = registry.register(instance(&format!("m{number}"))).await;
+        registrations.push(registered.unwrap());
+    }
+    let watch = registry.watch(&service()).await.unwrap();
+    let span = Duration::from_secs(5);
+    sleep(span).await;
+    let knocks = knocks.load(Ordering::Relaxed);
+    // Seven while the pause grows to a second, and one or two a second after that; each connects
+    // at most twice, as the client library tries again by itself.
+    assert!(
+        (2..=40).contains(&knocks),
+        "{knocks} connections in {span:?}"
+    );
+    assert!(watch.latest().is_none());
+    let all_pending = registrations
+        .iter()
+        .all(|r| matches!(r.state(), RegistrationState::Pending { .. }));
+    assert!(all_pending);
+}

@@ -1,0 +1,198 @@
+//! Leases that are revoked, keys that are deleted or overwritten, and records of others.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use plimsoll_backend_etcd::EtcdRegistry;
+use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Snapshot, Status};
+use tokio::time::sleep;
+
+use support::harness::TTL;
+use support::operator::{PREFIX, identity, load};
+use support::stage::{eventually, ids, life, live, load_of, register, shown, state};
+
+fault! {
+    async fn a_revoked_lease_is_replaced_and_every_registration_with_it(stage: Stage) {
+        let registrations = stage.live_many(20).await;
+        let lives: Vec<_> = registrations.iter().map(life).collect();
+        let lease = stage.provider.lease_id().unwrap();
+        let revoked = Instant::now();
+        stage.operator.revoke(lease).await;
+        for (registration, before) in registrations.iter().zip(&lives) {
+            state(registration, "Live anew", |s| s.is_live() && s.incarnation() != Some(*before)).await;
+        }
+        // The deletion of its keys tells a process at once, and the lease is asked about then.
+        assert!(revoked.elapsed() < TTL, "{:?}", revoked.elapsed());
+        let present = stage.provider.lease_id().unwrap();
+        assert_ne!(present, lease);
+        stage.listed("all of them", |s| s.members().len() == 20).await;
+        for kv in stage.operator.records().await {
+            assert_eq!(kv.lease(), present, "{:?}", kv.key_str());
+        }
+        assert_eq!(stage.operator.leases().await, [present]);
+    }
+}
+
+fault! {
+    async fn a_key_deleted_by_an_operator_returns_at_once_under_the_same_lease(stage: Stage) {
+        let registration = stage.live("a").await;
+        let before = stage.key("a").await.unwrap();
+        let deleted = Instant::now();
+        stage.operator.delete(&identity(&stage.service, "a")).await;
+        let after = eventually("the key", || stage.key("a")).await;
+        assert!(deleted.elapsed() < Duration::from_secs(1), "{:?}", deleted.elapsed());
+        assert_eq!(after.lease(), before.lease());
+        assert_ne!(after.create_revision(), before.create_revision());
+        state(&registration, "Live", RegistrationState::is_live).await;
+        registration.load().set(9);
+        registration.load().flush().await.unwrap();
+        stage.listed("its load", |s| load_of(s, "a") == Some(9)).await;
+    }
+}
+
+fault! {
+    async fn keys_deleted_one_after_another_all_return(stage: Stage) {
+        let registrations = stage.live_many(30).await;
+        for round in 0..3 {
+            for number in (round..30).step_by(3) {
+                stage.operator.delete(&identity(&stage.service, &format!("m{number}"))).await;
+            }
+            stage.proxy.cut();
+        }
+        stage.listed("all of them", |s| s.members().len() == 30).await;
+        for registration in &registrations {
+            state(registration, "Live", RegistrationState::is_live).await;
+        }
+    }
+}
+
+fault! {
+    async fn a_deleted_load_returns_with_the_next_publication(stage: Stage) {
+        let registration = stage.live("a").await;
+        let before = life(&registration);
+        stage.operator.delete(&load(&stage.service, "a")).await;
+        registration.load().set(9);
+        stage.listed("its load", |s| load_of(s, "a") == Some(9)).await;
+        assert_eq!(life(&registration), before);
+        let kv = stage.operator.get(&load(&stage.service, "a")).await.unwrap();
+        assert_eq!(Some(kv.lease()), stage.provider.lease_id());
+    }
+}
+
+fault! {
+    /// A plain write takes the key from its lease, and would leave it there for ever.
+    async fn a_record_overwritten_without_its_lease_is_put_back_under_it(stage: Stage) {
+        let registration = stage.live("a").await;
+        let before = stage.key("a").await.unwrap();
+        stage.operator.put(&identity(&stage.service, "a"), before.value()).await;
+        let restored = eventually("the key under its lease", || async {
+            stage.key("a").await.filter(|kv| kv.lease() == before.lease())
+        })
+        .await;
+        assert!(restored.mod_revision() > before.mod_revision());
+        state(&registration, "Live", RegistrationState::is_live).await;
+    }
+}
+
+fault! {
+    async fn no_key_is_ever_without_the_lease_whatever_is_written(stage: Stage) {
+        let registration = stage.live("a").await;
+        for value in 0..20 {
+            registration.load().set(value);
+            registration.load().flush().await.unwrap();
+            let status = if value % 2 == 0 { Status::OutOfService } else { Status::Up };
+            registration.set_status(status).unwrap();
+            for kv in stage.operator.records().await {
+                assert_eq!(Some(kv.lease()), stage.provider.lease_id(), "{:?}", kv.key_str());
+            }
+        }
+        stage.listed("the last status", |s| {
+            s.get("a").is_some_and(|m| m.instance().status() == Status::Up)
+        })
+        .await;
+    }
+}
+
+fault! {
+    /// A process that was killed and starts again with the same id waits for its former lease.
+    async fn a_second_owner_of_an_id_never_takes_it_from_a_live_one(stage: Stage) {
+        let first = stage.live("a").await;
+        let before = stage.key("a").await.unwrap();
+        let second = register(&stage.consumer, "a").await;
+        state(&second, "Conflict", |s| matches!(s, RegistrationState::Conflict { .. })).await;
+        sleep(TTL).await;
+        let kv = stage.key("a").await.unwrap();
+        assert_eq!((kv.create_revision(), kv.mod_revision()), (before.create_revision(), before.mod_revision()));
+        assert!(first.state().is_live());
+        first.deregister().await.unwrap();
+        state(&second, "Live", RegistrationState::is_live).await;
+    }
+}
+
+fault! {
+    async fn a_departure_is_told_and_leaves_no_key(stage: Stage) {
+        let leaving = stage.live_many(10).await;
+        let mut watch = stage.watch().await;
+        shown(&mut watch, "all", |s| s.members().len() == 10).await;
+        for registration in leaving {
+            registration.deregister().await.unwrap();
+        }
+        // A loss that nobody announced would be held down.
+        shown(&mut watch, "nobody", |s| s.members().is_empty()).await;
+        let records = stage.operator.records().await;
+        assert!(records.is_empty(), "{:?}", records.first().map(|kv| kv.key_str()));
+    }
+}
+
+fault! {
+    async fn garbage_empty_huge_and_foreign_values_do_no_harm_to_others(stage: Stage) {
+        let _good = [stage.live("a").await, stage.live("b").await];
+        let huge = vec![b'x'; 1024 * 1024];
+        let naming = br#"{"Op":0,"Addr":"10.9.9.9:7000","Metadata":{"team":"a"}}"#;
+        let values: [(&str, &[u8]); 5] =
+            [("garbage", b"\xff\x00{"), ("empty", b""), ("huge", &huge), ("null", b"null"), ("go", naming)];
+        let mut watch = stage.watch().await;
+        for (id, value) in values {
+            stage.operator.put(&identity(&stage.service, id), value).await;
+        }
+        // As etcd's own naming endpoints write it, not escaped.
+        let raw = format!("{PREFIX}/services/orders/10.9.9.9:7001");
+        stage.operator.put(&raw, br#"{"Op":0,"Addr":"10.9.9.9:7001","Metadata":null}"#).await;
+        let sound = |s: &Snapshot| {
+            ids(s) == ["10.9.9.9:7001", "a", "b", "go"] && s.skipped() == 4
+        };
+        let listed = stage.listed("the sound ones", sound).await;
+        let foreign = listed.get("go").unwrap();
+        assert_eq!(foreign.instance().authority(), "10.9.9.9:7000");
+        assert_eq!(foreign.instance().metadata().get("team"), Some("a"));
+        shown(&mut watch, "the sound ones", sound).await;
+        stage.operator.delete(&raw).await;
+        shown(&mut watch, "one less", |s| ids(s) == ["a", "b", "go"]).await;
+    }
+}
+
+fault! {
+    /// Leases that a server grants no shorter: of one and a half election timeouts.
+    async fn a_lease_below_the_servers_minimum_is_granted_longer_and_says_so(stage: Stage, "--election-timeout=3000", "--heartbeat-interval=300") {
+        let registry = EtcdRegistry::builder([stage.server.address().to_string()])
+            .with_lease_ttl(Duration::from_secs(2))
+            .build()
+            .unwrap();
+        assert_eq!(registry.granted_ttl(), None);
+        let _registration = live(&registry, "a").await;
+        assert_eq!(registry.granted_ttl(), Some(Duration::from_secs(5)));
+    }
+}
+
+fault! {
+    async fn one_lease_and_one_keepalive_stream_serve_all_registrations(stage: Stage) {
+        let registrations = stage.live_many(50).await;
+        assert_eq!(stage.operator.leases().await.len(), 1);
+        // Streams that were opened and have not ended, by what the server counts.
+        let streams = stage.server.streams("LeaseKeepAlive");
+        assert_eq!(streams, 1.0);
+        assert!(stage.server.streams("Watch") <= 1.0);
+        drop(registrations);
+    }
+}

@@ -1,0 +1,219 @@
+//! What the conformance suite asks of a backend's tests.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plimsoll_backend_etcd::{EtcdBuilder, EtcdRegistry};
+use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
+};
+use plimsoll_test_servers::etcd::Server;
+use plimsoll_test_servers::{Mode, Proxy};
+
+use super::operator::{Operator, PREFIX, identity, load};
+
+pub const TTL: Duration = Duration::from_secs(4);
+
+/// One server, and a proxy before it for each handle.
+pub struct EtcdHarness {
+    server: Mutex<Server>,
+    handles: Mutex<Vec<Handle>>,
+    outage: Mode,
+    nested: bool,
+    down: Mutex<bool>,
+}
+
+/// Not kept alive by this.
+struct Handle {
+    proxy: Arc<Proxy>,
+    registry: Weak<EtcdRegistry>,
+}
+
+impl EtcdHarness {
+    pub fn start(outage: Mode, nested: bool) -> Self {
+        Self {
+            server: Mutex::new(Server::start()),
+            handles: Mutex::default(),
+            outage,
+            nested,
+            down: Mutex::new(false),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        lock(&self.server).address()
+    }
+
+    fn set(&self, mode: Mode) {
+        *lock(&self.down) = mode != Mode::Pass;
+        lock(&self.handles)
+            .iter()
+            .for_each(|handle| handle.proxy.set(mode));
+    }
+
+    async fn operator(&self) -> Operator {
+        Operator::new(self.address()).await
+    }
+
+    /// The lease of the record.
+    async fn owner(&self, service: &ServiceName, id: &InstanceId) -> Option<i64> {
+        let found = self
+            .operator()
+            .await
+            .get(&identity(service, id.as_str()))
+            .await;
+        found.map(|kv| kv.lease())
+    }
+
+    fn proxy_of(&self, lease: i64) -> Option<Arc<Proxy>> {
+        let owns = |handle: &&Handle| {
+            let registry = handle.registry.upgrade();
+            registry.is_some_and(|registry| registry.lease_id() == Some(lease))
+        };
+        let handles = lock(&self.handles);
+        handles
+            .iter()
+            .find(owns)
+            .map(|handle| Arc::clone(&handle.proxy))
+    }
+}
+
+/// A handle timed for tests: a short lease, loads that age fast, a grace that can be waited out.
+pub fn builder(address: SocketAddr) -> EtcdBuilder {
+    timed(EtcdRegistry::builder([address.to_string()]))
+}
+
+/// The same for any other hosts.
+pub fn timed(builder: EtcdBuilder) -> EtcdBuilder {
+    builder
+        .with_prefix(PREFIX)
+        .with_lease_ttl(TTL)
+        .with_connect_timeout(Duration::from_secs(1))
+        .with_request_timeout(Duration::from_millis(1_500))
+        .with_watch_timeout(Duration::from_secs(3))
+        .with_timings(|timings| {
+            timings.load.min_interval = Duration::from_millis(50);
+            timings.load.absolute = 1;
+            timings.load.settle = Duration::from_millis(50);
+            timings.load.max_age = Duration::from_secs(1);
+            timings.backoff.cap = Duration::from_millis(500);
+            timings.conflict_retry = Duration::from_millis(500);
+            timings.hold_down.grace = timing().grace;
+            timings.deregister_timeout = Duration::from_secs(3);
+        })
+}
+
+/// Ceilings for a busy machine; short where a case waits in full.
+pub fn timing() -> Timing {
+    Timing::new(Duration::from_secs(8))
+        .with_quiet(Duration::from_millis(300))
+        .with_detection(Duration::from_secs(6))
+        .with_expiry(Duration::from_secs(7))
+        .with_recovery(Duration::from_secs(13))
+        .with_removal(Duration::from_secs(5))
+        .with_grace(Duration::from_secs(14))
+        .with_rounds(8)
+}
+
+#[async_trait]
+impl Harness for EtcdHarness {
+    async fn registry(&self) -> Arc<dyn Registry> {
+        let down = *lock(&self.down);
+        let mode = if down { self.outage } else { Mode::Pass };
+        let proxy = Arc::new(Proxy::start(self.address(), mode));
+        let registry = builder(proxy.address()).build().expect("good settings");
+        if !down {
+            registry.services().await.expect("the registry is up");
+        }
+        let registry = Arc::new(registry);
+        lock(&self.handles).push(Handle {
+            proxy,
+            registry: Arc::downgrade(&registry),
+        });
+        if self.nested {
+            let inner: Arc<dyn Registry> = registry;
+            let boxed: Box<dyn Registry> = Box::new(inner);
+            return Arc::new(Arc::new(boxed));
+        }
+        registry
+    }
+
+    fn timing(&self) -> Timing {
+        timing()
+    }
+
+    fn faults(&self) -> &dyn Faults {
+        self
+    }
+}
+
+#[async_trait]
+impl Faults for EtcdHarness {
+    async fn expire(&self, service: &ServiceName, id: &InstanceId) {
+        if let Some(lease) = self.owner(service, id).await {
+            self.operator().await.revoke(lease).await;
+        }
+    }
+
+    async fn crash(&self, service: &ServiceName, ids: &[InstanceId]) {
+        let mut struck = Vec::new();
+        for id in ids {
+            let Some(lease) = self.owner(service, id).await else {
+                continue;
+            };
+            struck.extend(self.proxy_of(lease));
+        }
+        for proxy in struck {
+            proxy.set(Mode::End);
+        }
+    }
+
+    async fn outage(&self) {
+        self.set(self.outage);
+    }
+
+    async fn restore(&self) {
+        self.set(Mode::Pass);
+    }
+
+    async fn wipe(&self) {
+        tokio::task::block_in_place(|| lock(&self.server).restart_empty());
+    }
+
+    async fn poison(&self, service: &ServiceName) {
+        let key = identity(service, "broken");
+        self.operator()
+            .await
+            .put(&key, b"{\"not\": an endpoint")
+            .await;
+    }
+
+    async fn write_load(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        incarnation: Incarnation,
+        value: u64,
+    ) -> Result<()> {
+        let operator = self.operator().await;
+        let refused = || Error::new(ErrorKind::LeaseExpired, "another life stands there");
+        let found = operator.get(&identity(service, id.as_str())).await;
+        // The record says whose it is, and the write holds only for this one.
+        let owned = found
+            .filter(|kv| String::from_utf8_lossy(kv.value()).contains(&incarnation.to_string()));
+        let owned = owned.ok_or_else(refused)?;
+        let key = load(service, id.as_str());
+        if operator.write_load(&owned, &key, value).await {
+            Ok(())
+        } else {
+            Err(refused())
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

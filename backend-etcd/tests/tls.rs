@@ -1,0 +1,181 @@
+//! Encrypted connections, with certificates that are made here.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use plimsoll_backend_etcd::{EtcdRegistry, Tls};
+use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
+use plimsoll_test_servers::etcd::{Server, available};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use tempfile::TempDir;
+use tokio::task::block_in_place;
+
+use support::harness::timed;
+use support::stage::{ids, instance, listed, load_of, ready, service, shown};
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+/// An authority, and what it has signed.
+struct Authority {
+    own: Pair,
+    server: Pair,
+    client: Pair,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let own = Pair {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+        };
+        let issuer = Issuer::new(params, key);
+        let sign = |names: &[&str]| {
+            let names = names.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let mut params = CertificateParams::new(names).unwrap();
+            // Servers of etcd call themselves by their own certificate, so it serves both ends.
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ];
+            let key = KeyPair::generate().unwrap();
+            Pair {
+                certificate: params.signed_by(&key, &issuer).unwrap().pem(),
+                key: key.serialize_pem(),
+            }
+        };
+        let (server, client) = (sign(&["localhost", "127.0.0.1"]), sign(&["client"]));
+        Self {
+            own,
+            server,
+            client,
+        }
+    }
+
+    /// A server that this authority vouches for, and that asks the same of its clients.
+    fn server(&self, dir: &Path) -> Server {
+        let file = |name: &str, pem: &str| {
+            let path = dir.join(name);
+            fs::write(&path, pem).unwrap();
+            path.display().to_string()
+        };
+        let options = [
+            format!("--trusted-ca-file={}", file("ca", &self.own.certificate)),
+            format!("--cert-file={}", file("cert", &self.server.certificate)),
+            format!("--key-file={}", file("key", &self.server.key)),
+            "--client-cert-auth".to_owned(),
+        ];
+        file("client-cert", &self.client.certificate);
+        file("client-key", &self.client.key);
+        block_in_place(|| Server::start_encrypted(&options.each_ref().map(String::as_str)))
+    }
+
+    fn trusted(&self) -> Tls {
+        Tls::new().with_ca_pem(self.own.certificate.clone())
+    }
+
+    fn known(&self) -> Tls {
+        let Pair { certificate, key } = &self.client;
+        self.trusted()
+            .with_identity_pem(certificate.clone(), key.clone())
+    }
+}
+
+fn registry(server: &Server, tls: Tls) -> EtcdRegistry {
+    let host = server.address().to_string();
+    timed(EtcdRegistry::builder([host]))
+        .with_tls(tls)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_a_certificate_is_served_over_an_encrypted_connection() {
+    if !available() {
+        return;
+    }
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    let server = authority.server(dir.path());
+    let handle = registry(&server, authority.known());
+    let registration = handle.register(instance("a")).await.unwrap();
+    ready(&registration).await;
+    let mut watch = handle.watch(&service()).await.unwrap();
+    registration.load().set(5);
+    shown(&mut watch, "the load", |s| load_of(s, "a") == Some(5)).await;
+    registration.deregister().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_files_of_a_url_do_the_same() {
+    if !available() {
+        return;
+    }
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    let server = authority.server(dir.path());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let url = format!(
+        "etcd://127.0.0.1:{}/p?ca={}&cert={}&key={}&domain=localhost",
+        server.address().port(),
+        path("ca"),
+        path("client-cert"),
+        path("client-key")
+    );
+    let handle = EtcdRegistry::from_url(&url.parse().unwrap()).unwrap();
+    let registration = handle.register(instance("a")).await.unwrap();
+    ready(&registration).await;
+    listed(&handle, "the instance", |s| ids(s) == ["a"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_of_either_side_are_refused() {
+    if !available() {
+        return;
+    }
+    let (authority, other) = (Authority::new(), Authority::new());
+    let dir = TempDir::new().unwrap();
+    let server = authority.server(dir.path());
+    let forger = Tls::new()
+        .with_ca_pem(authority.own.certificate.clone())
+        .with_identity_pem(other.client.certificate.clone(), other.client.key.clone());
+    for (tls, why) in [
+        (authority.trusted(), "a client without a certificate"),
+        (
+            forger,
+            "a client whose certificate another authority has signed",
+        ),
+        (
+            other.known(),
+            "a server whose certificate another authority has signed",
+        ),
+        (
+            authority.known().with_domain("elsewhere"),
+            "a server of another name",
+        ),
+    ] {
+        let refused = registry(&server, tls).list(&service()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable, "{why}: {refused:?}");
+        let shown = format!("{refused} {refused:?}");
+        assert!(!shown.contains("PRIVATE KEY"), "{why}: {shown}");
+    }
+    let plain = timed(EtcdRegistry::builder([server.address().to_string()]))
+        .build()
+        .unwrap();
+    assert!(plain.list(&service()).await.is_err(), "not encrypted");
+}

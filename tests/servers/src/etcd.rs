@@ -1,0 +1,320 @@
+//! etcd.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{Process, command_runs, free_port};
+
+/// The program to test with, as a path; by default the one that is installed.
+const PROGRAM: &str = "PLIMSOLL_TEST_ETCD";
+
+/// One server: by itself, or a member of a cluster.
+#[derive(Debug)]
+pub struct Server {
+    // Before the directory, which it writes to.
+    process: Option<Process>,
+    name: String,
+    port: u16,
+    peer_port: u16,
+    /// How others in its cluster find each other; empty if it is by itself.
+    cluster: String,
+    options: Vec<String>,
+    tls: bool,
+    metrics_port: u16,
+    dir: TempDir,
+}
+
+/// Three servers that hold one registry.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Cluster {
+    /// Its members.
+    pub members: Vec<Server>,
+}
+
+/// Whether there is a server to test with; see [`available`](crate::available()).
+#[must_use]
+pub fn available() -> bool {
+    let program = program();
+    let found = command_runs(&program, "--version");
+    crate::available("etcd", found, &program)
+}
+
+fn program() -> String {
+    std::env::var(PROGRAM).unwrap_or_else(|_| "etcd".into())
+}
+
+impl Server {
+    /// Starts one.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with more arguments, such as `--quota-backend-bytes=16777216`.
+    #[must_use]
+    pub fn start_with(options: &[&str]) -> Self {
+        Self::try_each_port(|| Self::new("n1", options))
+    }
+
+    /// Starts one that speaks TLS, with the files that the arguments name.
+    #[must_use]
+    pub fn start_encrypted(options: &[&str]) -> Self {
+        Self::try_each_port(|| Self {
+            tls: true,
+            ..Self::new("n1", options)
+        })
+    }
+
+    /// Another process may take a port between its release and the server's start.
+    fn try_each_port(make: impl Fn() -> Self) -> Self {
+        for _ in 0..5 {
+            let mut server = make();
+            server.spawn();
+            if server.wait_ready() {
+                return server;
+            }
+        }
+        panic!("the etcd server does not start");
+    }
+
+    fn new(name: &str, options: &[&str]) -> Self {
+        Self {
+            process: None,
+            name: name.to_owned(),
+            port: free_port(),
+            peer_port: free_port(),
+            metrics_port: free_port(),
+            cluster: String::new(),
+            options: options.iter().map(ToString::to_string).collect(),
+            tls: false,
+            dir: tempfile::Builder::new()
+                .prefix("plimsoll-etcd")
+                .tempdir()
+                .expect("a directory"),
+        }
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    fn client_url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    fn spawn(&mut self) {
+        let (client, peer) = (self.client_url(), self.peer_url());
+        let alone = format!("{}={peer}", self.name);
+        let cluster = if self.cluster.is_empty() {
+            alone.as_str()
+        } else {
+            self.cluster.as_str()
+        };
+        let mut command = Command::new(program());
+        command
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--name", &self.name])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", cluster])
+            .args([
+                "--listen-metrics-urls",
+                &format!("http://{}", self.metrics_address()),
+            ])
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(["--logger", "zap", "--log-level", "warn"])
+            // What a power cut would lose is nobody's concern here.
+            .arg("--unsafe-no-fsync")
+            .args(&self.options);
+        self.process = Some(Process::spawn(&mut command, &self.dir.path().join("log")));
+    }
+
+    fn wait_ready(&mut self) -> bool {
+        let metrics = self.metrics_address();
+        let mut process = self.process.take().expect("a started process");
+        let ready = process.wait_ready(|| {
+            get(metrics, "/health").is_some_and(|answer| answer.contains("\"true\""))
+        });
+        self.process = Some(process);
+        ready
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A directory of its own, for files that it is to read.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where it listens for clients.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Its URL, for records below `prefix`.
+    #[must_use]
+    pub fn url(&self, prefix: &str) -> String {
+        format!("etcd://{}/{prefix}?lease_ttl=4s", self.address())
+    }
+
+    /// The sum of all series of a metric, such as `etcd_debugging_mvcc_watcher_total`; 0 if there is
+    /// none.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        self.metric_with(name, "")
+    }
+
+    /// How many streams of a method, such as `Watch`, are open.
+    #[must_use]
+    pub fn streams(&self, method: &str) -> f64 {
+        let label = format!("grpc_method=\"{method}\"");
+        self.calls(method) - self.metric_with("grpc_server_handled_total", &label)
+    }
+
+    /// How often a method, such as `Authenticate`, was called.
+    #[must_use]
+    pub fn calls(&self, method: &str) -> f64 {
+        let label = format!("grpc_method=\"{method}\"");
+        self.metric_with("grpc_server_started_total", &label)
+    }
+
+    /// The sum of those series that have `label`.
+    fn metric_with(&self, name: &str, label: &str) -> f64 {
+        let text = get(self.metrics_address(), "/metrics").expect("the server's metrics");
+        let of_name = |line: &&str| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label))
+        };
+        let values = text.lines().filter(of_name);
+        values
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// SIGKILL, and the end of it.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// SIGTERM, and the end of it: it says farewell to its clients.
+    pub fn stop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.stop();
+        }
+        self.process = None;
+    }
+
+    /// Starts it again, with its data.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.spawn();
+        assert!(self.wait_ready(), "the etcd server does not start again");
+    }
+
+    /// Starts it again, with its data, and does not wait: it may have nobody to agree with.
+    pub fn restart_unready(&mut self) {
+        self.kill();
+        self.spawn();
+    }
+
+    /// Starts it again, with nothing.
+    pub fn restart_empty(&mut self) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("to wipe the data");
+        self.restart();
+    }
+
+    /// Its data as it is now, as a copy. It does not run meanwhile.
+    #[must_use]
+    pub fn copy_data(&mut self) -> TempDir {
+        self.stop();
+        let copy = TempDir::with_prefix("plimsoll-etcd").expect("a directory");
+        copy_all(&self.data(), &copy.path().join("data"));
+        self.restart();
+        copy
+    }
+
+    /// Starts it again, with what it had when the copy was made.
+    pub fn restart_from(&mut self, copy: &TempDir) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("to wipe the data");
+        copy_all(&copy.path().join("data"), &self.data());
+        self.restart();
+    }
+
+    /// SIGSTOP: it neither answers nor refuses.
+    pub fn pause(&self) {
+        self.running().pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.running().resume();
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("a running server")
+    }
+
+    fn metrics_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.metrics_port))
+    }
+}
+
+impl Cluster {
+    /// Starts three members.
+    #[must_use]
+    pub fn start() -> Self {
+        for _ in 0..5 {
+            let names = ["n1", "n2", "n3"];
+            let mut members: Vec<_> = names.iter().map(|n| Server::new(n, &[])).collect();
+            let peers = members
+                .iter()
+                .map(|m| format!("{}={}", m.name, m.peer_url()));
+            let cluster = peers.collect::<Vec<_>>().join(",");
+            for member in &mut members {
+                member.cluster.clone_from(&cluster);
+                member.spawn();
+            }
+            if members.iter_mut().all(Server::wait_ready) {
+                return Self { members };
+            }
+        }
+        panic!("the etcd cluster does not start");
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(
+        copied.is_ok_and(|status| status.success()),
+        "to copy {}",
+        from.display()
+    );
+}
+
+/// The answer to a plain request.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
