@@ -9,6 +9,7 @@
 )]
 
 mod available;
+pub mod consul;
 mod port;
 mod process;
 mod proxy;

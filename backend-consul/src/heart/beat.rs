@@ -1,0 +1,205 @@
+//! The task: opens the session, and beats.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_discovery_api::Rng;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::Shared;
+use crate::agent::Beat;
+use crate::fence::Value;
+use crate::life::Life;
+use crate::session::{Session, wanted};
+use crate::wire::Operation;
+
+/// So many passes are under way at one time: enough to be done at once, few beside the connections
+/// that an agent grants.
+const ABREAST: usize = 8;
+/// A beat that failed is repeated after this, if that is before the next.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until nobody holds the other end of `end`; then closes the session.
+pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
+    let mut asked = shared.wanted.subscribe();
+    let mut rng = Rng::from_entropy();
+    let mut next = Instant::now() + shared.config.beat();
+    loop {
+        let wanted = *asked.borrow_and_update();
+        let session = shared.link.borrow().session.clone();
+        if let Some(attempts) = wanted.session
+            && session.is_none()
+            && shared.link.borrow().attempts == attempts
+        {
+            open(&shared).await;
+            next = Instant::now() + shared.config.beat();
+            continue;
+        }
+        let due = [wanted.beat, wanted.align].into_iter().flatten();
+        let due = due.fold(next, Instant::min);
+        tokio::select! {
+            biased;
+            // An error, as nothing is ever sent.
+            _ = end.changed() => break,
+            changed = asked.changed() => if changed.is_err() { break },
+            () = sleep_until(due) => {
+                shared.wanted.send_if_modified(|wanted| {
+                    (wanted.beat, wanted.align) = (None, None);
+                    false
+                });
+                let began = Instant::now();
+                let sound = beat(&shared).await;
+                // A little early, so that handles that began as one do not beat as one.
+                let period = shared.config.beat().mul_f64(0.9 + 0.1 * rng.next_f64());
+                next = began + if sound { period } else { period.min(RETRY) };
+                shared.beaten.send_replace(Some(began));
+            }
+        }
+    }
+    let session = shared.link.borrow().session.clone();
+    if let Some(session) = session
+        && let Err(failure) = shared.agent.destroy_session(&session.id).await
+    {
+        tracing::debug!(cause = %failure.error, "session not closed; it runs out");
+    }
+}
+
+async fn open(shared: &Shared) {
+    let confirmed = Instant::now();
+    let created = shared.agent.create_session(&wanted(&shared.config)).await;
+    shared.link.send_modify(|link| {
+        link.attempts += 1;
+        match created {
+            Ok(id) => {
+                let id = id.into();
+                link.session = Some(Session { id, confirmed });
+                link.cause = None;
+            }
+            Err(failure) => link.cause = Some(failure.into()),
+        }
+    });
+}
+
+/// Renews the session and passes every check. Returns whether all of it succeeded.
+async fn beat(shared: &Arc<Shared>) -> bool {
+    let session = shared.link.borrow().session.clone();
+    let certain = session
+        .as_ref()
+        .is_some_and(|session| session.is_certain(shared.config.session_ttl));
+    // Who was held up for longer than the session lasts may have lost its ids to others, and must
+    // not keep anything of its own in sight before it knows.
+    let (renewed, passed) = if certain {
+        tokio::join!(renew(shared, session), pass_all(shared))
+    } else {
+        (renew(shared, session).await, pass_all(shared).await)
+    };
+    lay_ghosts(shared).await;
+    renewed && passed
+}
+
+async fn renew(shared: &Shared, session: Option<Session>) -> bool {
+    let Some(session) = session else {
+        return true;
+    };
+    let confirmed = Instant::now();
+    match shared.agent.renew_session(&session.id).await {
+        Ok(Beat::Alive) => {
+            shared.link.send_if_modified(|link| {
+                if let Some(known) = &mut link.session {
+                    known.confirmed = confirmed;
+                }
+                false
+            });
+            true
+        }
+        Ok(Beat::Unknown) => {
+            shared.link.send_modify(|link| link.session = None);
+            for life in shared.lives() {
+                if life.session == session.id {
+                    life.end("the session has ended", None);
+                }
+            }
+            true
+        }
+        Err(failure) => {
+            tracing::debug!(cause = %failure.error, "session not renewed");
+            for life in shared.lives() {
+                life.failed(failure.error.clone());
+            }
+            false
+        }
+    }
+}
+
+async fn pass_all(shared: &Arc<Shared>) -> bool {
+    let room = Arc::new(Semaphore::new(ABREAST));
+    let mut passes = JoinSet::new();
+    for life in shared.lives() {
+        let (shared, room) = (Arc::clone(shared), Arc::clone(&room));
+        passes.spawn(async move {
+            let _place = room.acquire().await;
+            pass(&shared, &life).await
+        });
+    }
+    let mut all = true;
+    while let Some(passed) = passes.join_next().await {
+        all &= passed.unwrap_or(false);
+    }
+    all
+}
+
+async fn pass(shared: &Shared, life: &Life) -> bool {
+    let began = Instant::now();
+    match shared.agent.pass(&life.names.service_id).await {
+        Ok(Beat::Alive) => {
+            life.passed(began);
+            if life.is_in_doubt(began) {
+                settle(shared, life).await;
+            }
+            true
+        }
+        Ok(Beat::Unknown) => {
+            life.end("the agent does not know of the service any more", None);
+            true
+        }
+        Err(failure) => {
+            life.failed(failure.into());
+            false
+        }
+    }
+}
+
+/// Writes again what a registration that arrived late has replaced.
+async fn settle(shared: &Shared, life: &Life) {
+    if let Ok(Some(service)) = shared.agent.service(&life.names.service_id).await
+        && !life.is_as_written(&service.meta)
+    {
+        tracing::debug!(
+            service_id = life.names.service_id,
+            "older attributes arrived late"
+        );
+        let _repeated_with_the_next_beat = shared.agent.register(&life.written()).await;
+    }
+}
+
+/// Removes what has come of calls that were given up before their life was released.
+async fn lay_ghosts(shared: &Shared) {
+    let now = Instant::now();
+    let ghosts = {
+        let mut kept = shared.kept();
+        kept.ghosts.retain(|ghost| ghost.until > now);
+        kept.ghosts.clone()
+    };
+    for ghost in ghosts {
+        let key = &ghost.names.key;
+        if let Ok(Some(pair)) = shared.agent.key(key).await
+            && Value::read(&pair).is_some_and(|value| value.life == ghost.life)
+        {
+            let delete = Operation::delete_at(key, pair.modify_index);
+            let _repeated_with_the_next_beat = shared.agent.transact(&[delete]).await;
+        }
+        let _repeated_with_the_next_beat = shared.agent.deregister(&ghost.names.service_id).await;
+    }
+}

@@ -1,0 +1,11 @@
+//! What the tests share.
+
+#![allow(
+    dead_code,
+    clippy::missing_panics_doc,
+    reason = "each test target uses a part, and all of it panics on what it does not expect"
+)]
+#![allow(unreachable_pub, reason = "a module of each test target")]
+
+pub mod harness;
+pub mod operator;
