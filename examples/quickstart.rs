@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::error::Error;
+use std::future::Ready;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,6 +43,9 @@ const ACT: Duration = Duration::from_millis(1_500);
 const SLACK: Duration = Duration::from_secs(1);
 /// The longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that a registry which went away and came back may take to be true again: leases run
+/// out, and everybody registers anew, not all at once.
+const RECOVERY: Duration = Duration::from_secs(45);
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -77,6 +81,21 @@ fn arguments() -> Result<String, &'static str> {
 }
 
 pub(crate) async fn run(url: &str) -> Fallible<()> {
+    run_through(url, None::<Outage<Ready<()>, Ready<()>>>).await
+}
+
+/// What takes the registry away, and what brings it back.
+pub(crate) struct Outage<Down, Up> {
+    pub(crate) down: Down,
+    pub(crate) up: Up,
+}
+
+/// The same, but the one server dies while the registry is away: until it is back, everybody is
+/// served by what the clients last knew.
+pub(crate) async fn run_through(
+    url: &str,
+    outage: Option<Outage<impl Future<Output = ()> + Send, impl Future<Output = ()> + Send>>,
+) -> Fallible<()> {
     let start = Instant::now();
     let registry = connect(url).await?;
     let mut fleet = Fleet::start(url).await?;
@@ -88,8 +107,19 @@ pub(crate) async fn run(url: &str) -> Fallible<()> {
     fleet.published_is_true(&users, &registry).await?;
     fleet.show(&users, "all connected in one instant").await?;
 
+    let up = match outage {
+        Some(outage) => {
+            outage.down.await;
+            Some(outage.up)
+        }
+        None => None,
+    };
     let orphans = fleet.kill_one();
     users.all_served().await?;
+    if let Some(up) = up {
+        up.await;
+        fleet.recovers(&users).await?;
+    }
     fleet.published_is_true(&users, &registry).await?;
     fleet.show(&users, "one server died without a word").await?;
 
@@ -184,6 +214,21 @@ impl Fleet {
         until(bound, agrees)
             .await
             .map_err(|_| format!("published load and connections still differ after {bound:?}"))?;
+        Ok(())
+    }
+
+    /// Everybody is registered again, and seen so with what is true now.
+    async fn recovers(&self, users: &Users) -> Fallible<()> {
+        let recovered = || {
+            self.members.iter().all(|member| {
+                let open = member.open.load(Ordering::Relaxed) as u64;
+                member.server.registration().state().is_live()
+                    && users.published(member.server.instance().id()) == Some(open)
+            }) && users.are_up_to_date()
+        };
+        until(RECOVERY, recovered)
+            .await
+            .map_err(|_| format!("not everybody is registered again after {RECOVERY:?}"))?;
         Ok(())
     }
 
@@ -348,6 +393,11 @@ impl Users {
         let endpoints = self.observer.endpoints();
         let endpoint = endpoints.iter().find(|endpoint| endpoint.id() == id)?;
         endpoint.published_load().map(|report| report.load)
+    }
+
+    fn are_up_to_date(&self) -> bool {
+        let known = self.observer.snapshot();
+        known.is_some_and(|known| known.freshness().is_live())
     }
 
     /// Everybody closes; returns how often they had to reconnect on the way.

@@ -11,6 +11,9 @@ mod connect;
 mod hot_path;
 #[path = "client/lifetime.rs"]
 mod lifetime;
+#[cfg(feature = "memory")]
+#[path = "client/published_load.rs"]
+mod published_load;
 #[path = "client/refusal.rs"]
 mod refusal;
 #[path = "client/view.rs"]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::lifeline::Lifeline;
 use crate::reconciler::{self, bounded};
 use crate::supervisor::Supervisors;
-use crate::{Driver, Listing, Record};
+use crate::{Driver, Interest, Listing, Record};
 
 /// A [`Registry`] over a [`Driver`].
 ///
@@ -51,6 +51,12 @@ impl<D: Driver> Backend<D> {
         &self.driver
     }
 
+    fn follow(&self, service: &ServiceName, interest: Interest) -> Watch {
+        let (driver, lifeline, rng) = (&self.driver, &self.lifeline, self.fork_rng());
+        self.supervisors
+            .watch(driver, service, interest, lifeline, rng)
+    }
+
     fn fork_rng(&self) -> Rng {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         Rng::from_seed(rng.next_u64())
@@ -64,6 +70,7 @@ impl<D: Driver> Backend<D> {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl<D: Driver> Registry for Backend<D> {
     fn capabilities(&self) -> Capabilities {
         self.driver.capabilities()
@@ -89,10 +96,11 @@ impl<D: Driver> Registry for Backend<D> {
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<Watch> {
-        let mut rng = self.fork_rng();
-        Ok(self
-            .supervisors
-            .watch(&self.driver, service, &self.lifeline, &mut rng))
+        Ok(self.follow(service, Interest::Loads))
+    }
+
+    async fn watch_members(&self, service: &ServiceName) -> Result<Watch> {
+        Ok(self.follow(service, Interest::Members))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

@@ -136,13 +136,23 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// As on the trait.
-    async fn subscribe(&self, service: &ServiceName) -> Result<Subscription>;
+    async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription>;
 
     /// Reads the names of all services that have an entry, in any order.
     ///
     /// # Errors
     /// As on the trait.
     async fn services(&self) -> Result<Vec<ServiceName>>;
+}
+
+/// What those who watch a service want to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Interest {
+    /// Who is there. Loads may be told or not, whichever is cheaper.
+    Members,
+    /// That, and how loaded they are.
+    Loads,
 }
 
 /// One entry of the registry, understood.

@@ -4,6 +4,7 @@
 mod backend;
 mod backoff;
 mod codec;
+mod delegate;
 mod driver;
 mod escape;
 mod lifeline;
@@ -17,8 +18,8 @@ pub use backend::Backend;
 pub use backoff::Backoff;
 pub use codec::{Decoded, decode, encode};
 pub use driver::{
-    Change, Departure, Driver, Entry, Listing, Record, Release, Skipped, Subscription, Update,
-    Updates,
+    Change, Departure, Driver, Entry, Interest, Listing, Record, Release, Skipped, Subscription,
+    Update, Updates,
 };
 pub use escape::{escape, unescape};
 pub use throttle::{LoadPolicy, Throttle};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use plimsoll_backend_kit::{
-    Departure, Driver, Listing, Record, Release, Subscription, Timings, encode, escape,
+    Departure, Driver, Interest, Listing, Record, Release, Subscription, Timings, encode, escape,
 };
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 
@@ -195,13 +195,13 @@ impl Driver for MemoryDriver {
         Ok(self.store.lock().list(service))
     }
 
-    async fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
+    async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
         self.reach(None).await?;
         let mut content = self.store.lock();
         let events = content.subscribe(service);
         let listing = content.list(service);
         let store = Arc::clone(&self.store);
-        let updates = StoreUpdates::new(store, service.clone(), events);
+        let updates = StoreUpdates::new(store, service.clone(), interest, events);
         Ok(Subscription::new(listing, Box::new(updates)))
     }
 

@@ -4,12 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use plimsoll_backend_kit::{Backend, RegistryUrl, Timings};
-use plimsoll_discovery_api::{
-    Capabilities, Error, ErrorKind, Instance, Registration, Registry, Result, Rng, ServiceName,
-    Snapshot, Watch,
-};
+use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 
 use crate::Faults;
 use crate::driver::MemoryDriver;
@@ -183,26 +179,4 @@ fn named_store(name: &str) -> Arc<Store> {
     store
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Registry for MemoryRegistry {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn register(&self, instance: Instance) -> Result<Registration> {
-        self.0.register(instance).await
-    }
-
-    async fn watch(&self, service: &ServiceName) -> Result<Watch> {
-        self.0.watch(service).await
-    }
-
-    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.0.list(service).await
-    }
-
-    async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.0.services().await
-    }
-}
+plimsoll_backend_kit::delegate_registry!(MemoryRegistry);

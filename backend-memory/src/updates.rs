@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{Change, Update, Updates};
+use plimsoll_backend_kit::{Change, Interest, Update, Updates};
 use plimsoll_discovery_api::{Error, ErrorKind, Result, ServiceName};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
@@ -20,6 +20,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 pub(crate) struct StoreUpdates {
     store: Arc<Store>,
     service: ServiceName,
+    interest: Interest,
     events: broadcast::Receiver<Update>,
     mode: watch::Receiver<Mode>,
     /// Received but not yet to be told.
@@ -30,12 +31,14 @@ impl StoreUpdates {
     pub(crate) fn new(
         store: Arc<Store>,
         service: ServiceName,
+        interest: Interest,
         events: broadcast::Receiver<Update>,
     ) -> Self {
         let mode = store.mode.subscribe();
         Self {
             store,
             service,
+            interest,
             events,
             mode,
             held: None,
@@ -59,7 +62,12 @@ impl StoreUpdates {
         if until > Instant::now() {
             sleep_until(until).await;
         }
-        self.held.take().map(|(_, update)| Ok(update))
+        let (_, mut update) = self.held.take()?;
+        if self.interest == Interest::Members && matches!(update.change, Change::Load { .. }) {
+            // As a registry with a stream of its own for the loads: there is none.
+            update.change = Change::Progress;
+        }
+        Some(Ok(update))
     }
 
     /// Where the history stands, unless there is something to tell first.

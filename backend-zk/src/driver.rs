@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{Driver, Listing, Record, Release, Subscription, Timings};
+use plimsoll_backend_kit::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::{Mutex, watch};
 use zookeeper_client::{
@@ -448,7 +448,7 @@ impl Driver for ZkDriver {
         Ok(read::view(&client, &self.tree, service).await?.listing)
     }
 
-    async fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
+    async fn subscribe(&self, service: &ServiceName, _: Interest) -> Result<Subscription> {
         let (client, _) = self.session().client().await?;
         updates::subscribe(client, &self.tree, service).await
     }

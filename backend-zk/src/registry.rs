@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use plimsoll_backend_kit::{Backend, RegistryUrl};
-use plimsoll_discovery_api::{
-    Capabilities, Instance, Registration, Registry, Result, ServiceName, Snapshot, Watch,
-};
+use plimsoll_discovery_api::Result;
 
 use crate::ZkBuilder;
 use crate::driver::ZkDriver;
@@ -42,26 +39,4 @@ impl ZkRegistry {
     }
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Registry for ZkRegistry {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn register(&self, instance: Instance) -> Result<Registration> {
-        self.0.register(instance).await
-    }
-
-    async fn watch(&self, service: &ServiceName) -> Result<Watch> {
-        self.0.watch(service).await
-    }
-
-    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.0.list(service).await
-    }
-
-    async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.0.services().await
-    }
-}
+plimsoll_backend_kit::delegate_registry!(ZkRegistry);

@@ -92,6 +92,10 @@ impl<B: Balancer> Balancer for Aperture<B> {
         "aperture"
     }
 
+    fn reads_load(&self) -> bool {
+        self.inner.reads_load()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let parts = self.parts(&endpoints);

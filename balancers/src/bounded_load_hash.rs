@@ -99,6 +99,10 @@ impl Balancer for BoundedLoadHash {
         "bounded_load_hash"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     /// # Errors
     /// Also if there are more endpoints than slots.
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

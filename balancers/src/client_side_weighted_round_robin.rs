@@ -140,6 +140,10 @@ impl Balancer for ClientSideWeightedRoundRobin {
         "client_side_weighted_round_robin"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         Ok(Box::new(ClientSideWeightedRoundRobinPicker {

@@ -39,6 +39,10 @@ impl Balancer for LeastConnections {
         "least_connections"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let weights = weights(&endpoints);

@@ -73,6 +73,10 @@ impl Balancer for LeastRequest {
         "least_request"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let weights = weights(&endpoints);

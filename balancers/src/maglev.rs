@@ -95,6 +95,10 @@ impl Balancer for Maglev {
         "maglev"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     /// # Errors
     /// Also if there are more endpoints than slots.
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

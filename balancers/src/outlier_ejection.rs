@@ -156,6 +156,10 @@ impl<B: Balancer> Balancer for OutlierEjection<B> {
         "outlier_ejection"
     }
 
+    fn reads_load(&self) -> bool {
+        self.inner.reads_load()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         Ok(Box::new(OutlierEjectionPicker {

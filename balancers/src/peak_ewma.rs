@@ -77,6 +77,10 @@ impl Balancer for PeakEwma {
         "peak_ewma"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let weights = weights(&endpoints);

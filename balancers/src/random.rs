@@ -32,6 +32,10 @@ impl Balancer for Random {
         "random"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         Ok(Box::new(RandomPicker(eligible(endpoints)?)))
     }

@@ -90,6 +90,10 @@ impl<B: Balancer> Balancer for RandomSubset<B> {
         "random_subset"
     }
 
+    fn reads_load(&self) -> bool {
+        self.inner.reads_load()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let chosen = self.choose(&eligible(endpoints)?);
         self.inner.build(&chosen)

@@ -42,6 +42,10 @@ impl Balancer for Rendezvous {
         "rendezvous"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let weights = weights(&endpoints);

@@ -75,6 +75,10 @@ impl Balancer for RingHash {
         "ring_hash"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let label = |endpoint: &Arc<Endpoint>| {

@@ -82,6 +82,10 @@ impl Balancer for RoundRobin {
         "round_robin"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let turn = if endpoints.is_empty() {

@@ -109,6 +109,10 @@ impl<B: Balancer> Balancer for SlowStart<B> {
         "slow_start"
     }
 
+    fn reads_load(&self) -> bool {
+        self.inner.reads_load()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         if !self.began {
             endpoints.iter().for_each(|e| e.mark_joined(None));

@@ -79,6 +79,10 @@ impl<B: Balancer> Balancer for Sticky<B> {
         "sticky"
     }
 
+    fn reads_load(&self) -> bool {
+        self.inner.reads_load()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let inner = self.inner.build(&endpoints)?;

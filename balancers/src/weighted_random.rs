@@ -33,6 +33,10 @@ impl Balancer for WeightedRandom {
         "weighted_random"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let sampler = Sampler::new(&weights(&endpoints));

@@ -47,6 +47,10 @@ impl Balancer for WeightedResponseTime {
         "weighted_response_time"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let sampler = Sampler::new(&weights(&endpoints));

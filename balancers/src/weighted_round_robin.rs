@@ -71,6 +71,10 @@ impl Balancer for WeightedRoundRobin {
         "weighted_round_robin"
     }
 
+    fn reads_load(&self) -> bool {
+        false
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let weights: Weights = endpoints

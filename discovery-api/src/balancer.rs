@@ -17,6 +17,12 @@ pub trait Balancer: fmt::Debug + Send + 'static {
     /// The algorithm's name, for logs and metrics.
     fn name(&self) -> &'static str;
 
+    /// Whether its pickers read the load that servers publish. If not, a client need not follow
+    /// it. Default: they may.
+    fn reads_load(&self) -> bool {
+        true
+    }
+
     /// Builds the picker for `endpoints`, which may be empty.
     ///
     /// Called again when membership, weights or health change; not when load does, which is read
@@ -30,6 +36,10 @@ pub trait Balancer: fmt::Debug + Send + 'static {
 impl<B: Balancer + ?Sized> Balancer for Box<B> {
     fn name(&self) -> &'static str {
         (**self).name()
+    }
+
+    fn reads_load(&self) -> bool {
+        (**self).reads_load()
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

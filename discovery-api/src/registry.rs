@@ -89,6 +89,25 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) if the registry cannot hold the name.
     async fn watch(&self, service: &ServiceName) -> Result<Watch>;
 
+    /// Follows the members of `service` as [`watch`](Self::watch) does, and need not follow their
+    /// loads: what [`Member::load`](crate::Member::load) says is then old, or nothing. For whoever
+    /// makes no use of published load, which is most of what changes in a registry.
+    ///
+    /// Unless a backend knows better, this is `watch`.
+    ///
+    /// # Behaviour
+    /// - A watch of the members alone sees the members that a watch sees.
+    /// - Loads are followed as soon as somebody watches them, whoever watches the members already.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, nothing is being followed.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    async fn watch_members(&self, service: &ServiceName) -> Result<Watch> {
+        self.watch(service).await
+    }
+
     /// Reads the members of `service` from the registry now.
     ///
     /// # Behaviour
@@ -132,6 +151,10 @@ macro_rules! forward {
 
             async fn watch(&self, service: &ServiceName) -> Result<Watch> {
                 (**self).watch(service).await
+            }
+
+            async fn watch_members(&self, service: &ServiceName) -> Result<Watch> {
+                (**self).watch_members(service).await
             }
 
             async fn list(&self, service: &ServiceName) -> Result<Snapshot> {

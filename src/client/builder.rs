@@ -35,6 +35,7 @@ pub struct ClientBuilder {
     registry: Arc<dyn Registry>,
     service: Result<ServiceName>,
     balancer: Box<dyn Balancer>,
+    follows_load: bool,
     health: Option<HealthCheck>,
     eligibility: Eligibility,
     max_attempts: u32,
@@ -51,6 +52,7 @@ impl ClientBuilder {
             registry,
             service: ServiceName::new(service),
             balancer: Box::new(LeastLoad::new().with_interval(interval)),
+            follows_load: false,
             health: None,
             eligibility: Eligibility {
                 filters: Vec::new(),
@@ -67,6 +69,15 @@ impl ClientBuilder {
     /// registry's [`load_interval`](crate::Capabilities::load_interval).
     pub fn with_balancer(mut self, balancer: impl Balancer) -> Self {
         self.balancer = Box::new(balancer);
+        self
+    }
+
+    /// Follows the load that servers publish though the balancer
+    /// [does not read it](Balancer::reads_load), say to show it, or for a balancer of one's own
+    /// that claims not to. Default: only if the balancer reads it, as loads are most of what
+    /// changes in a registry.
+    pub fn with_published_load(mut self) -> Self {
+        self.follows_load = true;
         self
     }
 
@@ -144,7 +155,11 @@ impl ClientBuilder {
     pub async fn build(self) -> Result<Client> {
         self.check()?;
         let service = self.service?;
-        let watch = self.registry.watch(&service).await?;
+        let watch = if self.balancer.reads_load() || self.follows_load {
+            self.registry.watch(&service).await?
+        } else {
+            self.registry.watch_members(&service).await?
+        };
         let shared = Arc::new(Shared {
             view: ArcSwap::from_pointee(View::unknown()),
             clock: self.clock,

@@ -17,8 +17,8 @@ use plimsoll_discovery_api::{Rng, ServiceName, Snapshot, Watch};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::Driver;
 use crate::lifeline::Lifeline;
+use crate::{Driver, Interest};
 
 /// The supervisors of one registry, by service; each lives while somebody watches.
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ pub(crate) struct Supervisors(Mutex<HashMap<ServiceName, Weak<Supervisor>>>);
 #[derive(Debug)]
 struct Supervisor {
     states: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What anybody has wanted to know since it was started.
+    interest: watch::Sender<Interest>,
     task: AbortHandle,
     _lifeline: Lifeline,
 }
@@ -39,13 +41,15 @@ impl Drop for Supervisor {
 }
 
 impl Supervisors {
-    /// A watch on `service`, from the supervisor that is there or a new one.
+    /// A watch on `service`, from the supervisor that is there or a new one. Loads, once somebody
+    /// wants them, are followed for as long as anybody watches.
     pub(crate) fn watch<D: Driver>(
         &self,
         driver: &Arc<D>,
         service: &ServiceName,
+        interest: Interest,
         lifeline: &Lifeline,
-        rng: &mut Rng,
+        rng: Rng,
     ) -> Watch {
         // A panic while the lock was held cannot have left the map half changed.
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,17 +57,24 @@ impl Supervisors {
         let supervisor = alive.filter(|s| !s.task.is_finished()).unwrap_or_else(|| {
             running.retain(|_, supervisor| supervisor.strong_count() > 0);
             let (state, states) = watch::channel(None);
-            let rng = Rng::from_seed(rng.next_u64());
-            let task = task::Task::new(Arc::clone(driver), service.clone(), state, rng);
+            let (interest, interests) = watch::channel(interest);
+            let driver = Arc::clone(driver);
+            let task = task::Task::new(driver, service.clone(), interests, state, rng);
             let task = tokio::spawn(task.run()).abort_handle();
             let supervisor = Supervisor {
                 states,
+                interest,
                 task,
                 _lifeline: lifeline.clone(),
             };
             let supervisor = Arc::new(supervisor);
             running.insert(service.clone(), Arc::downgrade(&supervisor));
             supervisor
+        });
+        supervisor.interest.send_if_modified(|known| {
+            let grows = *known < interest;
+            *known = interest.max(*known);
+            grows
         });
         Watch::new(supervisor.states.clone(), supervisor)
     }

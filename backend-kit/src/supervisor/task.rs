@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::table::{Applied, Table};
 use crate::backoff::Attempts;
 use crate::reconciler::bounded;
-use crate::{Driver, Timings, Updates};
+use crate::{Driver, Interest, Timings, Updates};
 
 /// A registry that keeps answering with an older state of the same history was itself set back,
 /// and is believed after this many answers; a single lagging replica is not.
@@ -22,6 +22,7 @@ pub(super) struct Task<D> {
     driver: Arc<D>,
     timings: Timings,
     service: ServiceName,
+    interest: watch::Receiver<Interest>,
     state: watch::Sender<Option<Arc<Snapshot>>>,
     table: Table,
     rng: Rng,
@@ -36,6 +37,7 @@ impl<D: Driver> Task<D> {
     pub(super) fn new(
         driver: Arc<D>,
         service: ServiceName,
+        interest: watch::Receiver<Interest>,
         state: watch::Sender<Option<Arc<Snapshot>>>,
         rng: Rng,
     ) -> Self {
@@ -45,6 +47,7 @@ impl<D: Driver> Task<D> {
             timings,
             table: Table::new(service.clone(), timings.hold_down),
             service,
+            interest,
             state,
             rng,
             attempts: Attempts::new(timings.backoff),
@@ -59,7 +62,10 @@ impl<D: Driver> Task<D> {
             let cause = match self.subscribe().await {
                 Ok(updates) => {
                     self.attempts.succeeded();
-                    self.follow(updates).await
+                    match self.follow(updates).await {
+                        End::Failed(cause) => cause,
+                        End::Outgrown => continue,
+                    }
                 }
                 Err(cause) => cause,
             };
@@ -71,7 +77,8 @@ impl<D: Driver> Task<D> {
     }
 
     async fn subscribe(&mut self) -> Result<Box<dyn Updates>> {
-        let call = self.driver.subscribe(&self.service);
+        let interest = *self.interest.borrow_and_update();
+        let call = self.driver.subscribe(&self.service, interest);
         let subscription = bounded(self.timings.call_timeout, call).await?;
         let listing = subscription.listing;
         if listing.revision.is_before(self.table.revision()) {
@@ -90,13 +97,14 @@ impl<D: Driver> Task<D> {
         self.table
             .returned_after(now.duration_since(self.heard), now);
         self.heard = now;
-        self.table.list(listing, now);
-        self.show(Freshness::Live);
+        if self.table.list(listing, now) || !self.shows_live() {
+            self.show(Freshness::Live);
+        }
         Ok(subscription.updates)
     }
 
-    /// Follows until the stream ends, and returns why it did.
-    async fn follow(&mut self, mut updates: Box<dyn Updates>) -> Error {
+    /// Follows until the stream ends or is not enough any more.
+    async fn follow(&mut self, mut updates: Box<dyn Updates>) -> End {
         let mut to_show: Option<Instant> = None;
         loop {
             let idle = self.timings.idle.map(|idle| self.heard + idle);
@@ -110,17 +118,19 @@ impl<D: Driver> Task<D> {
                 () = until(deadline) => if self.table.meet_deadline(Instant::now()) {
                     to_show = to_show.or_else(|| Some(Instant::now()));
                 },
+                Ok(()) = self.interest.changed() => return End::Outgrown,
                 update = next(updates.as_mut(), idle) => {
                     let update = match update {
                         Ok(update) => update,
-                        Err(cause) => return cause,
+                        Err(cause) => return End::Failed(cause),
                     };
                     self.heard = Instant::now();
                     match self.table.apply(update, self.heard) {
                         Applied::Unchanged => {}
                         Applied::Changed => to_show = to_show.or_else(|| Some(self.show_at())),
                         Applied::Gap => {
-                            return Error::new(ErrorKind::Unavailable, "a change was missed");
+                            let missed = Error::new(ErrorKind::Unavailable, "a change was missed");
+                            return End::Failed(missed);
                         }
                     }
                 }
@@ -143,17 +153,26 @@ impl<D: Driver> Task<D> {
 
     /// Keeps the last good set, once there is one, and says that it is no longer followed.
     fn show_stale(&mut self) {
-        let is_live = |state: &Option<Arc<Snapshot>>| {
-            state
-                .as_deref()
-                .is_some_and(|snapshot| snapshot.freshness().is_live())
-        };
-        if is_live(&self.state.borrow()) {
+        if self.shows_live() {
             self.show(Freshness::Stale {
                 since: Timestamp::from(self.heard.into_std()),
             });
         }
     }
+
+    fn shows_live(&self) -> bool {
+        let state = self.state.borrow();
+        state
+            .as_deref()
+            .is_some_and(|snapshot| snapshot.freshness().is_live())
+    }
+}
+
+/// Why a stream of changes is followed no more.
+enum End {
+    Failed(Error),
+    /// More is wanted to be known than it tells.
+    Outgrown,
 }
 
 /// The next update, or why there is none.

@@ -99,9 +99,11 @@ macro_rules! __conformance_cases {
                 a_late_watcher_gets_the_present_set
                 a_slow_watcher_sees_the_latest_state
                 a_watch_converges_under_churn
+                a_watch_of_members_alone_sees_the_same_members
                 a_watch_yields_the_present_set_first
                 an_entry_that_cannot_be_understood_is_skipped
                 an_unknown_service_is_empty
+                loads_are_followed_once_somebody_watches_them
                 two_watchers_agree
             }
         }

@@ -9,7 +9,7 @@ use super::observer::{Observer, show};
 use super::{Faults, Harness, Timing};
 use crate::{
     Incarnation, Instance, InstanceBuilder, InstanceId, Member, Registration, RegistrationState,
-    Registry, ServiceName, Snapshot,
+    Registry, Result, ServiceName, Snapshot, Watch,
 };
 
 /// One case at work.
@@ -99,7 +99,21 @@ impl<'h> Scene<'h> {
         process: &dyn Registry,
         service: &ServiceName,
     ) -> Observer {
-        match timeout(self.timing.settle, process.watch(service)).await {
+        self.observed(service, process.watch(service)).await
+    }
+
+    /// Follows the members of the service of the case, without their loads.
+    pub(super) async fn follow_members(&self, process: &dyn Registry) -> Observer {
+        let watch = process.watch_members(&self.service);
+        self.observed(&self.service, watch).await
+    }
+
+    async fn observed(
+        &self,
+        service: &ServiceName,
+        watch: impl Future<Output = Result<Watch>> + Send,
+    ) -> Observer {
+        match timeout(self.timing.settle, watch).await {
             Ok(Ok(watch)) => Observer::new(watch, service.clone()),
             Ok(Err(error)) => panic!("watching {service:?} was refused: {error}"),
             Err(_) => panic!("watch kept its caller for {:?}", self.timing.settle),

@@ -7,8 +7,8 @@ use tokio::time::sleep;
 
 use super::Harness;
 use super::observer::{Observer, ids, show};
-use super::scene::{Scene, built, gone, member, ready};
-use crate::{Incarnation, Instance, Registration, Registry, Rng, Snapshot, Weight};
+use super::scene::{Scene, built, gone, load_becomes, member, ready};
+use crate::{Incarnation, Instance, LoadUpdater, Registration, Registry, Rng, Snapshot, Weight};
 
 /// A watch yields the present set first, whenever it starts.
 pub async fn a_watch_yields_the_present_set_first(harness: &dyn Harness) {
@@ -64,6 +64,57 @@ pub async fn a_late_watcher_gets_the_present_set(harness: &dyn Harness) {
         "a watch after the last was dropped differs"
     );
     drop(registrations);
+}
+
+/// A watch of the members alone sees the members that a watch sees.
+pub async fn a_watch_of_members_alone_sees_the_same_members(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let processes = [scene.process().await, scene.process().await];
+    let settle = scene.timing.settle;
+    let mut alone = scene.follow_members(&processes[1]).await;
+    let mut registrations = scene.live_many(&processes[0], 0..4).await;
+    alone
+        .until(settle, "all of them", |s| s.members().len() == 4)
+        .await;
+    gone(scene.timing.removal, &registrations.remove(0)).await;
+    alone
+        .until(settle, "the others", |s| ids(s) == ["m1", "m2", "m3"])
+        .await;
+    let changed = built(scene.builder("m1").with_weight(7));
+    if let Err(error) = registrations[0].update(changed) {
+        panic!("an update was refused: {error}");
+    }
+    let is_changed = |s: &Snapshot| {
+        s.get("m1")
+            .is_some_and(|m| m.instance().weight().get() == 7)
+    };
+    let seen = alone.until(settle, "the change", is_changed).await;
+    let mut both = scene.follow(&processes[0]).await;
+    let truth = both.until(settle, "the change", is_changed).await;
+    assert_eq!(identities(&seen), identities(&truth));
+}
+
+/// Loads are followed as soon as somebody watches them, whoever watches the members already.
+pub async fn loads_are_followed_once_somebody_watches_them(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let (owner, other) = (scene.process().await, scene.process().await);
+    let settle = scene.timing.settle;
+    let registration = scene.live(&owner, "one").await;
+    let mut alone = scene.follow_members(&other).await;
+    let is_there = |s: &Snapshot| ids(s) == ["one"];
+    alone.until(settle, "the instance", is_there).await;
+    let load = registration.load();
+    load.set(3);
+    let mut both = scene.follow(&other).await;
+    let seen = both.until(settle, "the instance", is_there).await;
+    let bound = other.capabilities().load_max_age + settle;
+    for value in [3, 5, 0, 8] {
+        load.set(value);
+        load_becomes(bound, member(&seen, "one"), value).await;
+    }
+    alone
+        .silent(scene.timing.quiet, "loads, which are no change of members")
+        .await;
 }
 
 /// A watch converges to the truth, and two watchers agree.

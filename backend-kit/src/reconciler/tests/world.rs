@@ -13,7 +13,7 @@ use plimsoll_discovery_api::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::{Driver, Listing, Record, Release, Subscription, Timings};
+use crate::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
 
 /// How long a call that "arrives late" takes to do so: longer than the caller waits.
 const LATE: Duration = Duration::from_secs(5);
@@ -414,7 +414,7 @@ impl Driver for Script {
         Err(Error::new(ErrorKind::Unsupported, "scripted: no listing"))
     }
 
-    async fn subscribe(&self, _service: &ServiceName) -> Result<Subscription> {
+    async fn subscribe(&self, _: &ServiceName, _: Interest) -> Result<Subscription> {
         Err(Error::new(ErrorKind::Unsupported, "scripted: no listing"))
     }
 

@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::source::{Scripted, entry, service};
-use crate::{Backend, Change, Departure, Skipped};
+use crate::{Backend, Change, Departure, Interest, Skipped};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -128,7 +128,7 @@ async fn a_registry_that_is_down_is_asked_at_the_pace_of_the_backoff() {
     let backend = Backend::new(script.clone());
     let mut watch = backend.watch(&service()).await.unwrap();
     assert!(timeout(600 * SECOND, watch.next()).await.is_err() && watch.latest().is_none());
-    let asked = script.source().subscriptions;
+    let asked = script.source().subscriptions.len();
     assert!(
         (60..=250).contains(&asked),
         "{asked} subscriptions in ten minutes"
@@ -144,7 +144,7 @@ async fn streams_that_end_as_soon_as_they_begin_make_no_busy_loop() {
         sleep(Duration::from_millis(1)).await;
         script.source().cut(None);
     }
-    let asked = script.source().subscriptions;
+    let asked = script.source().subscriptions.len();
     assert!(asked <= 60, "{asked} subscriptions in a minute");
 }
 
@@ -189,7 +189,7 @@ async fn an_answer_from_the_past_is_not_believed_unless_the_registry_insists() {
         (ids(&stale), stale.freshness().is_live()),
         (vec!["a", "b"], false)
     );
-    while script.source().subscriptions < 2 {
+    while script.source().subscriptions.len() < 2 {
         sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(
@@ -378,6 +378,28 @@ async fn all_watchers_of_a_service_share_one_subscription_and_the_last_one_ends_
             .num_alive_tasks(),
         0
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn loads_are_asked_for_once_somebody_wants_them_and_nobody_else_is_woken() {
+    let script = Scripted::new();
+    script.source().put(entry("a", 100));
+    let backend = Backend::new(script.clone());
+    let mut members = backend.watch_members(&service()).await.unwrap();
+    next(&mut members).await;
+    assert_eq!(script.source().subscriptions, [Interest::Members]);
+    let mut loads = backend.watch(&service()).await.unwrap();
+    assert_eq!(ids(&*next(&mut loads).await), ["a"]);
+    stays_quiet(&mut members).await;
+    script.source().tell(Change::Progress);
+    let asked = [Interest::Members, Interest::Loads];
+    assert_eq!(script.source().subscriptions, asked);
+    assert_eq!(script.source().followers(), 1, "in place of the first");
+    // Whoever comes later is served by the richer one.
+    let mut later = backend.watch_members(&service()).await.unwrap();
+    next(&mut later).await;
+    stays_quiet(&mut later).await;
+    assert_eq!(script.source().subscriptions, asked);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,8 +11,8 @@ use plimsoll_discovery_api::{
 use tokio::sync::mpsc;
 
 use crate::{
-    Change, Departure, Driver, Entry, Listing, Record, Release, Subscription, Timings, Update,
-    Updates,
+    Change, Departure, Driver, Entry, Interest, Listing, Record, Release, Subscription, Timings,
+    Update, Updates,
 };
 
 pub(super) fn service() -> ServiceName {
@@ -38,7 +38,8 @@ pub(super) struct Source {
     pub(super) down: bool,
     /// Changes are made, but not told.
     pub(super) mute: bool,
-    pub(super) subscriptions: usize,
+    /// What each subscription was made for.
+    pub(super) subscriptions: Vec<Interest>,
     streams: Vec<mpsc::UnboundedSender<Result<Update>>>,
 }
 
@@ -173,9 +174,9 @@ impl Driver for Scripted {
         Ok(self.source().listing())
     }
 
-    async fn subscribe(&self, _service: &ServiceName) -> Result<Subscription> {
+    async fn subscribe(&self, _: &ServiceName, interest: Interest) -> Result<Subscription> {
         let mut source = self.source();
-        source.subscriptions += 1;
+        source.subscriptions.push(interest);
         if source.down {
             return Err(Error::new(ErrorKind::Unavailable, "scripted: down"));
         }
