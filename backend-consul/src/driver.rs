@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{Driver, Listing, Record, Release, Subscription, Timings, unescape};
+use plimsoll_backend_kit::{
+    Driver, Interest, Listing, Record, Release, Subscription, Timings, unescape,
+};
 use plimsoll_discovery_api::{
     Capabilities, Error, ErrorKind, Incarnation, Result, Revision, ServiceName,
 };
@@ -296,10 +298,14 @@ impl Driver for ConsulDriver {
         Ok(view.listing(Revision::new(0, view.index)))
     }
 
-    async fn subscribe(&self, service: &ServiceName) -> Result<Subscription> {
+    async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
         let following = Following {
             wait: self.config.wait,
-            poll: Some(self.config.load_poll),
+            poll: match interest {
+                Interest::Members => None,
+                // Whatever else may be of interest later has loads in it.
+                _ => Some(self.config.load_poll),
+            },
         };
         updates::subscribe(&self.reader, service, following).await
     }

@@ -1,10 +1,7 @@
 //! The registry as users meet it.
 
-use async_trait::async_trait;
 use plimsoll_backend_kit::{Backend, RegistryUrl};
-use plimsoll_discovery_api::{
-    Capabilities, Instance, Registration, Registry, Result, ServiceName, Snapshot, Watch,
-};
+use plimsoll_discovery_api::Result;
 
 use crate::driver::ConsulDriver;
 use crate::{ConsulBuilder, url};
@@ -44,26 +41,4 @@ impl ConsulRegistry {
     }
 }
 
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl Registry for ConsulRegistry {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    async fn register(&self, instance: Instance) -> Result<Registration> {
-        self.0.register(instance).await
-    }
-
-    async fn watch(&self, service: &ServiceName) -> Result<Watch> {
-        self.0.watch(service).await
-    }
-
-    async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.0.list(service).await
-    }
-
-    async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.0.services().await
-    }
-}
+plimsoll_backend_kit::delegate_registry!(ConsulRegistry);
