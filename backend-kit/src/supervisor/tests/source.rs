@@ -36,6 +36,8 @@ pub(super) struct Source {
     pub(super) epoch: u64,
     pub(super) counter: u64,
     pub(super) down: bool,
+    /// It answers, and refuses with this.
+    pub(super) refuses: Option<ErrorKind>,
     /// Changes are made, but not told.
     pub(super) mute: bool,
     /// What each subscription was made for.
@@ -177,6 +179,9 @@ impl Driver for Scripted {
     async fn subscribe(&self, _: &ServiceName, interest: Interest) -> Result<Subscription> {
         let mut source = self.source();
         source.subscriptions.push(interest);
+        if let Some(kind) = source.refuses {
+            return Err(Error::new(kind, "scripted: refused"));
+        }
         if source.down {
             return Err(Error::new(ErrorKind::Unavailable, "scripted: down"));
         }
