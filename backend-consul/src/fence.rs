@@ -69,8 +69,8 @@ impl From<Failure> for Refusal {
     }
 }
 
-/// Writes `value` to `key` for `session`, if nobody else holds it; a key of the same life, or of one
-/// of the `former`, is the writer's own.
+/// Writes `value` to `key` for `session`, if nobody else holds it. A key of the same life, or of one
+/// of the `former`, is the writer's own, and so is one of the same session that cannot be read.
 pub(crate) async fn acquire(
     agent: &Agent,
     key: &str,
@@ -106,7 +106,9 @@ pub(crate) async fn acquire(
             && let Some(held) = &pair.session
         {
             let life = Value::read(pair).map(|value| value.life);
-            let own = life.is_some_and(|life| life == value.life || former.contains(&life));
+            let own = life.map_or(held == session, |life| {
+                life == value.life || former.contains(&life)
+            });
             if !own {
                 return Err(Refusal::Foreign(
                     Error::new(ErrorKind::Conflict, "another live owner holds the id")
@@ -157,6 +159,8 @@ pub(crate) async fn publish(
                         sequence: there.sequence.max(held.sequence),
                     };
                 }
+                // Somebody has scribbled over the value, which no lock prevents.
+                None if pair.session.as_deref() == Some(session) => held.index = pair.modify_index,
                 there => {
                     let owner = there.map_or_else(String::new, |value| value.life.to_string());
                     return Err(Refusal::Foreign(

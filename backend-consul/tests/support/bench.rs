@@ -86,7 +86,11 @@ pub async fn live(registry: &ConsulRegistry, instance: Instance) -> Registration
 
 pub async fn ready(registration: &Registration) {
     let ready = timeout(PATIENCE, registration.ready()).await;
-    assert!(matches!(ready, Ok(Ok(()))), "{ready:?}, {:?}", registration.state());
+    assert!(
+        matches!(ready, Ok(Ok(()))),
+        "{ready:?}, {:?}",
+        registration.state()
+    );
 }
 
 /// Probes until there is something.
@@ -99,7 +103,10 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
         if let Ok(Some(found)) = timeout(PATIENCE, probe()).await {
             return found;
         }
-        assert!(Instant::now() < deadline, "expected {what} within {PATIENCE:?}");
+        assert!(
+            Instant::now() < deadline,
+            "expected {what} within {PATIENCE:?}"
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -120,16 +127,16 @@ pub async fn state(
 
 /// Waits for a life that is none of `former`.
 pub async fn new_life(registration: &Registration, former: &[Incarnation]) -> Incarnation {
-    let is_new = |state: &RegistrationState| {
-        matches!(state, RegistrationState::Live { incarnation } if !former.contains(incarnation))
-    };
+    let is_new = |state: &RegistrationState| matches!(state, RegistrationState::Live { incarnation } if !former.contains(incarnation));
     state(registration, "Live anew", is_new).await;
     life(registration)
 }
 
 pub fn life(registration: &Registration) -> Incarnation {
     let state = registration.state();
-    state.incarnation().unwrap_or_else(|| panic!("a life, not {state:?}"))
+    state
+        .incarnation()
+        .unwrap_or_else(|| panic!("a life, not {state:?}"))
 }
 
 pub fn load(snapshot: &Snapshot, id: &str) -> Option<u64> {

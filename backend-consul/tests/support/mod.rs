@@ -7,5 +7,7 @@
 )]
 #![allow(unreachable_pub, reason = "a module of each test target")]
 
+pub mod bench;
+pub mod counter;
 pub mod harness;
 pub mod operator;
