@@ -1,6 +1,6 @@
 //! The endpoints of an agent that are used here, each with the answers that have a meaning.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::Result;
 
@@ -9,7 +9,8 @@ use crate::error::Failure;
 use crate::http::{Http, Reply, Request, json};
 use crate::paths::{check_id, key_path, path};
 use crate::wire::{
-    AgentService, CreatedSession, HealthEntry, NewSession, Operation, Pair, Registration, TxnReply,
+    AgentService, CheckRead, CreatedSession, HealthEntry, NewSession, Operation, Pair,
+    Registration, RenewedSession, TxnReply,
 };
 
 /// What came of a beat.
@@ -34,6 +35,8 @@ pub(crate) enum Reading {
 pub(crate) struct Health {
     pub(crate) index: u64,
     pub(crate) entries: Vec<HealthEntry>,
+    /// How long it took to make sense of the answer.
+    pub(crate) cost: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +88,7 @@ impl Agent {
     /// service at all.
     pub(crate) async fn pass(&self, service_id: &str) -> Result<Beat, Failure> {
         let path = path(&["agent", "check", "pass", &check_id(service_id)]);
-        match self.http.send(Request::put("pass", &path)).await {
+        match self.http.send(Request::put("pass", &path).at_once()).await {
             Ok(_) => Ok(Beat::Alive),
             Err(failure)
                 if failure.status.is_none() || failure.is_of_credentials() || failure.is(429) =>
@@ -124,10 +127,35 @@ impl Agent {
             request = request.blocking(index, wait);
         }
         let reply = self.http.send(request).await?;
+        let began = Instant::now();
         Ok(Health {
             index: reply.index()?,
             entries: reply.read()?,
+            cost: began.elapsed(),
         })
+    }
+
+    /// The status of a check of `node` in the catalog, as the leader knows it; `None` if it does not
+    /// know the check.
+    pub(crate) async fn check(
+        &self,
+        node: &str,
+        check_id: &str,
+    ) -> Result<Option<String>, Failure> {
+        let body = json("check", &[CheckRead::new(node, check_id)])?;
+        match self
+            .http
+            .send(Request::put("check", "txn").json(body))
+            .await
+        {
+            Err(failure) if failure.is(409) => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(reply) => {
+                let results: TxnReply = reply.read()?;
+                let check = results.results.into_iter().next();
+                Ok(check.and_then(|result| Some(result.check?.status)))
+            }
+        }
     }
 
     /// The keys below `prefix`. `stale` lets any server answer.
@@ -166,11 +194,20 @@ impl Agent {
         Ok(created.id)
     }
 
-    pub(crate) async fn renew_session(&self, id: &str) -> Result<Beat, Failure> {
+    /// Renews a session, and returns the name of its node, which is the agent's; `None` if there is
+    /// no such session.
+    pub(crate) async fn renew_session(&self, id: &str) -> Result<Option<String>, Failure> {
         let path = path(&["session", "renew", id]);
-        match self.http.send(Request::put("renewal", &path)).await {
-            Ok(_) => Ok(Beat::Alive),
-            Err(failure) if failure.is(404) => Ok(Beat::Unknown),
+        match self
+            .http
+            .send(Request::put("renewal", &path).at_once())
+            .await
+        {
+            Ok(reply) => {
+                let sessions: Vec<RenewedSession> = reply.read()?;
+                Ok(sessions.into_iter().next().map(|session| session.node))
+            }
+            Err(failure) if failure.is(404) => Ok(None),
             Err(failure) => Err(failure),
         }
     }

@@ -11,12 +11,13 @@ use plimsoll_backend_kit::{
 use plimsoll_discovery_api::{
     Capabilities, Error, ErrorKind, Incarnation, Result, Revision, ServiceName,
 };
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::agent::{Agent, Beat, Reading};
 use crate::builder::{Config, Consistency};
 use crate::codec;
-use crate::fence::{self, Refusal, Value};
+use crate::fence::{self, Chain, Refusal, Value};
 use crate::heart::Heart;
 use crate::history::Histories;
 use crate::life::Life;
@@ -31,6 +32,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 /// For so long after an update was given up, its attributes may still arrive.
 const DOUBT: Duration = Duration::from_secs(60);
+/// So many registrations are under way at one time.
+const TURNS: usize = 16;
 /// So many answers of servers that lag behind are passed over where any server may answer.
 const LAGGING: u32 = 2;
 
@@ -39,6 +42,8 @@ pub(crate) struct ConsulDriver {
     config: Arc<Config>,
     reader: Arc<Reader>,
     heart: Heart,
+    /// A fleet that starts as one takes turns, lest none of it is through in time.
+    turns: Semaphore,
     /// The lives of which a call was given up that may yet be carried out.
     doubtful: Mutex<HashSet<Incarnation>>,
 }
@@ -61,6 +66,7 @@ impl ConsulDriver {
             heart: Heart::new(agent, Arc::clone(&config)),
             reader: Arc::new(reader),
             config,
+            turns: Semaphore::new(TURNS),
             doubtful: Mutex::default(),
         })
     }
@@ -86,27 +92,44 @@ impl ConsulDriver {
         Names::new(&self.config.root, service, id, life)
     }
 
-    /// Asks the catalog until it says of the services with these ids what is wanted: that they are
-    /// usable, or that none is.
-    async fn await_catalog(
-        &self,
-        service: &ServiceName,
-        ids: &[String],
-        usable: bool,
-    ) -> Result<()> {
-        let name = service_name(service);
-        let terms: Vec<_> = ids
-            .iter()
-            .map(|id| format!("Service.ID == \"{id}\""))
-            .collect();
-        let filter = terms.join(" or ");
+    /// Asks until the service of `names`, whose agent is `node`, is seen where clients look.
+    async fn await_sight(&self, service: &ServiceName, node: &str, names: &Names) -> Result<()> {
+        let check = names.check_id();
         let mut pause = FIRST_LOOK;
         loop {
-            let read = self
-                .agent()
-                .health(&name, Reading::Leader, Some(&filter), None);
-            let seen = read.await?.entries.iter().any(|found| !is_critical(found));
-            if seen == usable {
+            let status = self.agent().check(node, &check).await?;
+            if status.as_deref() == Some("passing") && self.is_in_sight(service, names).await? {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    async fn is_in_sight(&self, service: &ServiceName, names: &Names) -> Result<bool> {
+        let name = service_name(service);
+        let filter = format!("Service.ID == \"{}\"", names.service_id);
+        let read = self
+            .agent()
+            .health(&name, Reading::Leader, Some(&filter), None);
+        Ok(read.await?.entries.iter().any(|found| !is_critical(found)))
+    }
+
+    /// Asks until the service of `names` is out of sight.
+    async fn await_absence(
+        &self,
+        service: &ServiceName,
+        node: Option<&str>,
+        names: &Names,
+    ) -> Result<()> {
+        let check = names.check_id();
+        let mut pause = FIRST_LOOK;
+        loop {
+            let seen = match node {
+                Some(node) => self.agent().check(node, &check).await?.is_some(),
+                None => self.is_in_sight(service, names).await?,
+            };
+            if !seen {
                 return Ok(());
             }
             sleep(pause).await;
@@ -193,6 +216,7 @@ impl Driver for ConsulDriver {
         let names = self.names(service, record.instance.id(), life);
         let registration = Arc::new(self.write(record, &names)?);
         let session = self.heart.session().await?;
+        let _turn = self.turns.acquire().await;
         self.doubtful().insert(life);
         let held = self.acquire(&names, &session.id, record, former).await?;
         self.agent().register(&registration).await?;
@@ -210,8 +234,7 @@ impl Driver for ConsulDriver {
                 "the agent has already forgotten the service",
             ));
         }
-        let ids = [names.service_id.clone()];
-        self.await_catalog(service, &ids, true).await?;
+        self.await_sight(service, &session.node, &names).await?;
         self.remove_former(record, former).await;
         self.doubtful().remove(&life);
         let claim = Life::new(names, life, session.id, held, registration, passed);
@@ -256,7 +279,10 @@ impl Driver for ConsulDriver {
         let (key, session) = (&claim.names.key, &claim.session);
         let life = claim.incarnation;
         match fence::publish(self.agent(), key, session, life, load, &mut held).await {
-            Ok(()) => Ok(()),
+            Ok(Chain::Whole) => Ok(()),
+            // So the catalog may have been set back as well, and the agent would notice only when
+            // it next compares all that it knows, which takes minutes.
+            Ok(Chain::Cut) => Ok(self.agent().register(&claim.written()).await?),
             Err(Refusal::NoSession) => {
                 self.heart.doubt_session(session);
                 Err(Error::new(ErrorKind::LeaseExpired, "the session has ended"))
@@ -277,15 +303,14 @@ impl Driver for ConsulDriver {
         };
         let fence = fence::release(self.agent(), &names(first).key, release).await;
         // Of the service the agent alone decides, whatever the servers do.
-        let mut ids = Vec::new();
         for life in &release.incarnations {
-            let service_id = names(life).service_id;
-            self.agent().deregister(&service_id).await?;
-            ids.push(service_id);
+            self.agent().deregister(&names(life).service_id).await?;
         }
         fence?;
-        self.await_catalog(&release.service, &ids, false).await?;
+        let node = self.heart.node();
         for life in &release.incarnations {
+            self.await_absence(&release.service, node.as_deref(), &names(life))
+                .await?;
             if self.doubtful().remove(life) {
                 self.heart.lay(names(life), *life);
             }

@@ -122,6 +122,14 @@ pub(crate) async fn acquire(
     Err(Refusal::Failed(contended(key)))
 }
 
+/// What the chain of writes was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chain {
+    Whole,
+    /// Earlier writes of the same life are no more: the key was deleted, or the store was set back.
+    Cut,
+}
+
 /// Writes the load of `life`, as the next in the chain that `held` is the end of.
 pub(crate) async fn publish(
     agent: &Agent,
@@ -130,7 +138,8 @@ pub(crate) async fn publish(
     life: Incarnation,
     load: u64,
     held: &mut Held,
-) -> Result<(), Refusal> {
+) -> Result<Chain, Refusal> {
+    let mut chain = Chain::Whole;
     for _ in 0..SETTLE_ATTEMPTS {
         let sequence = held.sequence + 1;
         let value = Value {
@@ -146,7 +155,7 @@ pub(crate) async fn publish(
         match agent.transact(&operations).await {
             Ok(index) => {
                 *held = Held { index, sequence };
-                return Ok(());
+                return Ok(chain);
             }
             Err(failure) if failure.is(409) && !failure.names_no_session() => {}
             Err(failure) => return Err(failure.into()),
@@ -154,6 +163,9 @@ pub(crate) async fn publish(
         match agent.key(key).await? {
             Some(pair) => match Value::read(&pair) {
                 Some(there) if there.life == life => {
+                    if there.sequence < held.sequence {
+                        chain = Chain::Cut;
+                    }
                     *held = Held {
                         index: pair.modify_index,
                         sequence: there.sequence.max(held.sequence),
@@ -173,7 +185,7 @@ pub(crate) async fn publish(
             // Somebody has deleted the key of a living session: it is free, and this life's to take.
             None => {
                 *held = acquire(agent, key, session, value, &[]).await?;
-                return Ok(());
+                return Ok(Chain::Cut);
             }
         }
     }

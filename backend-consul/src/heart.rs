@@ -118,6 +118,14 @@ impl Heart {
         }
     }
 
+    /// The agent's node, while there is a session that tells.
+    pub(crate) fn node(&self) -> Option<Arc<str>> {
+        let link = self.shared.link.borrow();
+        link.session
+            .as_ref()
+            .map(|session| Arc::clone(&session.node))
+    }
+
     /// Whether `session` is still the handle's, and cannot have run out.
     pub(crate) fn is_certain_of(&self, session: &str) -> bool {
         let link = self.shared.link.borrow();

@@ -1,11 +1,13 @@
 //! Requests and answers, as one agent speaks them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_backend_kit::escape;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use reqwest::{Client, Method, Url};
+use tokio::sync::Semaphore;
 
 use crate::builder::Config;
 use crate::error::Failure;
@@ -15,6 +17,8 @@ const WAIT_JITTER: u32 = 16;
 /// Connections kept for the next request; each blocking query has one of its own, and an agent
 /// grants 200 to one address.
 const IDLE_CONNECTIONS: usize = 8;
+/// Requests at one time, blocking queries and beats aside.
+const ABREAST: usize = 64;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// One agent.
@@ -26,6 +30,7 @@ pub(crate) struct Http {
     token: Option<String>,
     namespace: Option<String>,
     timeout: Duration,
+    room: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Http {
@@ -45,6 +50,7 @@ pub(crate) struct Request<'a> {
     query: String,
     body: Option<Vec<u8>>,
     wait: Option<Duration>,
+    queues: bool,
 }
 
 /// A good answer.
@@ -73,6 +79,7 @@ impl<'a> Request<'a> {
             query: String::new(),
             body: None,
             wait: None,
+            queues: true,
         }
     }
 
@@ -93,13 +100,19 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Goes ahead of all that is waiting: liveness is not kept behind anything else.
+    pub(crate) const fn at_once(mut self) -> Self {
+        self.queues = false;
+        self
+    }
+
     /// Waits at the agent until the index has passed `index`, for at most `wait`.
     pub(crate) fn blocking(mut self, index: u64, wait: Duration) -> Self {
         // Zero would answer at once, and again and again.
         self = self.with("index", &index.max(1).to_string());
         self = self.with("wait", &format!("{}ms", wait.as_millis()));
         self.wait = Some(wait);
-        self
+        self.at_once()
     }
 }
 
@@ -138,6 +151,7 @@ impl Http {
             token: config.token.clone(),
             namespace: config.namespace.clone(),
             timeout: config.request_timeout,
+            room: Arc::new(Semaphore::new(ABREAST)),
         })
     }
 
@@ -166,6 +180,11 @@ impl Http {
         if let Some(body) = request.body {
             call = call.body(body);
         }
+        let _place = if request.queues {
+            self.room.acquire().await.ok()
+        } else {
+            None
+        };
         let lost = |e| Failure::lost(operation, e);
         let answer = call.send().await.map_err(lost)?;
         let status = answer.status();

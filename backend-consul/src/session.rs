@@ -24,6 +24,8 @@ pub(crate) struct Link {
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) id: Arc<str>,
+    /// The agent's node.
+    pub(crate) node: Arc<str>,
     /// When the call was begun that last confirmed it: so long after it at least, it lives.
     pub(crate) confirmed: Instant,
 }

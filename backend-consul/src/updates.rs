@@ -27,6 +27,10 @@ const BACKLOG: usize = 256;
 const BURST: u32 = 5;
 const INTERVAL: Duration = Duration::from_millis(200);
 
+/// Reading a service takes no more than one part in so many of a processor's time, however large it
+/// is and however fast it changes.
+const SHARE: u32 = 5;
+
 /// How a service is followed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Following {
@@ -111,29 +115,33 @@ impl Follower {
     }
 
     async fn follow(&mut self) -> Result<Infallible> {
-        let mut query = self.query();
+        let mut query = self.query(Instant::now());
         let mut polling: Option<Poll> = None;
         loop {
             let due = self.poll_at.filter(|_| polling.is_none());
             tokio::select! {
                 health = &mut query => {
-                    self.take(health?).await?;
-                    query = self.query();
+                    let health = health?;
+                    let (began, read) = (Instant::now(), health.cost);
+                    self.take(health).await?;
+                    let rest = (read + began.elapsed()) * SHARE;
+                    query = self.query(Instant::now() + rest);
                 }
                 loads = finished(polling.as_mut()) => {
                     polling = None;
-                    self.poll_at = self.following.poll.map(|poll| Instant::now() + poll);
                     self.take_loads(loads?).await?;
+                    self.poll_at = self.following.poll.map(|poll| Instant::now() + poll);
                 }
                 () = until(due) => polling = Some(self.poll()),
             }
         }
     }
 
-    fn query(&mut self) -> Query<Result<Health, Failure>> {
+    /// Asks for what has changed, but not before `earliest`.
+    fn query(&mut self, earliest: Instant) -> Query<Result<Health, Failure>> {
         let (agent, name) = (self.reader.agent.clone(), service_name(&self.service));
         let after = Some((self.revision.counter(), self.following.wait));
-        let not_before = self.pace.take(Instant::now());
+        let not_before = self.pace.take(Instant::now()).max(earliest);
         Box::pin(async move {
             sleep_until(not_before).await;
             agent.health(&name, Reading::Settings, None, after).await

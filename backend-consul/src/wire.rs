@@ -106,6 +106,13 @@ pub(crate) struct NewSession<'a> {
     pub(crate) node_checks: Vec<&'static str>,
 }
 
+/// `PUT /v1/session/renew/:id`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct RenewedSession {
+    pub(crate) node: String,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CreatedSession {
@@ -206,6 +213,41 @@ pub(crate) struct TxnReply {
 pub(crate) struct TxnResult {
     #[serde(rename = "KV", default)]
     pub(crate) kv: Option<Pair>,
+    #[serde(rename = "Check", default)]
+    pub(crate) check: Option<Check>,
+}
+
+/// An operation of a transaction that reads one check of the catalog, which takes the servers no
+/// more than a look, however many there are.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CheckRead<'a> {
+    check: CheckOperation<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CheckOperation<'a> {
+    verb: &'static str,
+    check: CheckKey<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct CheckKey<'a> {
+    node: &'a str,
+    #[serde(rename = "CheckID")]
+    check_id: &'a str,
+}
+
+impl<'a> CheckRead<'a> {
+    pub(crate) const fn new(node: &'a str, check_id: &'a str) -> Self {
+        let check = CheckKey { node, check_id };
+        let verb = "get";
+        Self {
+            check: CheckOperation { verb, check },
+        }
+    }
 }
 
 /// Go writes an empty list or map as `null`.

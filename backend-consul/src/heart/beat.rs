@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::Rng;
+use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -67,19 +67,31 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
 }
 
 async fn open(shared: &Shared) {
-    let confirmed = Instant::now();
-    let created = shared.agent.create_session(&wanted(&shared.config)).await;
+    let opened = open_one(shared).await;
     shared.link.send_modify(|link| {
         link.attempts += 1;
-        match created {
-            Ok(id) => {
-                let id = id.into();
-                link.session = Some(Session { id, confirmed });
-                link.cause = None;
-            }
-            Err(failure) => link.cause = Some(failure.into()),
+        match opened {
+            Ok(session) => (link.session, link.cause) = (Some(session), None),
+            Err(cause) => link.cause = Some(cause),
         }
     });
+}
+
+async fn open_one(shared: &Shared) -> Result<Session> {
+    let id = shared.agent.create_session(&wanted(&shared.config)).await?;
+    let confirmed = Instant::now();
+    let node = shared.agent.renew_session(&id).await?;
+    let gone = || {
+        Error::new(
+            ErrorKind::Unavailable,
+            "the session has ended as soon as it began",
+        )
+    };
+    Ok(Session {
+        id: id.into(),
+        node: node.ok_or_else(gone)?.into(),
+        confirmed,
+    })
 }
 
 /// Renews the session and passes every check. Returns whether all of it succeeded.
@@ -105,7 +117,7 @@ async fn renew(shared: &Shared, session: Option<Session>) -> bool {
     };
     let confirmed = Instant::now();
     match shared.agent.renew_session(&session.id).await {
-        Ok(Beat::Alive) => {
+        Ok(Some(_)) => {
             shared.link.send_if_modified(|link| {
                 if let Some(known) = &mut link.session {
                     known.confirmed = confirmed;
@@ -114,7 +126,7 @@ async fn renew(shared: &Shared, session: Option<Session>) -> bool {
             });
             true
         }
-        Ok(Beat::Unknown) => {
+        Ok(None) => {
             shared.link.send_modify(|link| link.session = None);
             for life in shared.lives() {
                 if life.session == session.id {

@@ -93,11 +93,16 @@ impl Server {
 
     fn try_start(&mut self) -> bool {
         let [http, https, serf, rpc] = self.ports;
+        let https = if self.settings.contains("cert_file") {
+            i32::from(https)
+        } else {
+            -1
+        };
         let settings = format!(
             "session_ttl_min = \"500ms\"\ndisable_update_check = true\n\
              performance {{ raft_multiplier = 1 }}\n\
-             ports {{ http = {http} https = -1 serf_lan = {serf} serf_wan = -1 server = {rpc} dns = -1 grpc = -1 }}\n{}",
-            self.settings.replace("HTTPS_PORT", &https.to_string())
+             ports {{ http = {http} https = {https} serf_lan = {serf} serf_wan = -1 server = {rpc} dns = -1 grpc = -1 }}\n{}",
+            self.settings
         );
         fs::write(self.path("agent.hcl"), settings).expect("the settings");
         let mut command = Command::new(program());
@@ -151,7 +156,7 @@ impl Server {
         SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
     }
 
-    /// Where it listens for TLS, if its settings say `ports { https = HTTPS_PORT }`.
+    /// Where it listens for TLS, if its settings name a `cert_file`.
     #[must_use]
     pub fn tls_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[1]))
@@ -213,6 +218,35 @@ impl Server {
         let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
         let body = answer.split_off(end + 4);
         Some((String::from_utf8_lossy(&answer).into_owned(), body))
+    }
+
+    /// Has the program itself make an authority, a server's certificate and a client's, in `dir`:
+    /// `ca.pem`, `server.pem`, `server.key`, `client.pem` and `client.key`.
+    pub fn make_certificates(dir: &Path) {
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(program());
+            let output = command.arg("tls").args(arguments).current_dir(dir).output();
+            let output = output.expect("the program");
+            assert!(output.status.success(), "{arguments:?}: {output:?}");
+        };
+        run(&["ca", "create"]);
+        run(&[
+            "cert",
+            "create",
+            "-server",
+            "-additional-ipaddress",
+            "127.0.0.1",
+        ]);
+        run(&["cert", "create", "-client"]);
+        for (made, name) in [
+            ("consul-agent-ca.pem", "ca.pem"),
+            ("dc1-server-consul-0.pem", "server.pem"),
+            ("dc1-server-consul-0-key.pem", "server.key"),
+            ("dc1-client-consul-0.pem", "client.pem"),
+            ("dc1-client-consul-0-key.pem", "client.key"),
+        ] {
+            fs::rename(dir.join(made), dir.join(name)).expect("a certificate");
+        }
     }
 
     /// All its data, to be [restored](Self::restore).
