@@ -71,7 +71,7 @@ impl Bench {
         eventually(&what, || async {
             let life = registration.state().incarnation()?;
             let listed = self.consumer.list(&self.service).await.ok()?;
-            let there = ids(&listed) == [id.as_str()] && listed.get(&*id)?.incarnation() == life;
+            let there = ids(&listed) == [id.as_str()] && listed.get(&id)?.incarnation() == life;
             there.then_some(())
         })
         .await;

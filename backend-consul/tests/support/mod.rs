@@ -2,7 +2,9 @@
 
 #![allow(
     dead_code,
+    clippy::future_not_send,
     clippy::missing_panics_doc,
+    clippy::print_stdout,
     reason = "each test target uses a part, and all of it panics on what it does not expect"
 )]
 #![allow(unreachable_pub, reason = "a module of each test target")]
