@@ -27,7 +27,7 @@ impl Bench {
     fn start() -> Option<Self> {
         available().then(|| Self {
             runtime: Runtime::new().unwrap(),
-            server: Server::start(Data::Memory),
+            server: Server::start(Data::Disk),
         })
     }
 
@@ -153,7 +153,7 @@ impl Bare {
             );
             let (next, body) = self.get(&path).await;
             index = next;
-            if String::from_utf8_lossy(&body).contains(&format!("\"ID\":\"{id}\"")) {
+            if String::from_utf8_lossy(&body).contains(id) {
                 return;
             }
         }
@@ -167,11 +167,11 @@ fn register_to_visible(criterion: &mut Criterion) {
     group
         .sample_size(20)
         .measurement_time(Duration::from_secs(8));
+    let (provider, consumer) = (bench.registry(), bench.registry());
+    let (_others, mut watch) = bench
+        .runtime
+        .block_on(fleet(&provider, &consumer, "visible", 20));
     group.bench_function("plimsoll", |bencher| {
-        let (provider, consumer) = (bench.registry(), bench.registry());
-        let (_others, mut watch) = bench
-            .runtime
-            .block_on(fleet(&provider, &consumer, "visible", 20));
         bencher.iter_custom(|rounds| {
             bench.runtime.block_on(async {
                 let mut took = Duration::ZERO;
@@ -190,15 +190,15 @@ fn register_to_visible(criterion: &mut Criterion) {
             })
         });
     });
+    let bare = bench.bare();
+    let session = bench.runtime.block_on(async {
+        let session = bare.session().await;
+        for id in 0..20 {
+            bare.register("bare", &format!("b{id}"), &session).await;
+        }
+        session
+    });
     group.bench_function("bare", |bencher| {
-        let bare = bench.bare();
-        let session = bench.runtime.block_on(async {
-            let session = bare.session().await;
-            for id in 0..20 {
-                bare.register("bare", &format!("b{id}"), &session).await;
-            }
-            session
-        });
         bencher.iter_custom(|rounds| {
             bench.runtime.block_on(async {
                 let mut took = Duration::ZERO;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -11,6 +12,7 @@ type Lines = Arc<Mutex<Vec<String>>>;
 pub struct Counter {
     address: SocketAddr,
     lines: Lines,
+    open: Arc<AtomicUsize>,
 }
 
 impl Counter {
@@ -19,6 +21,8 @@ impl Counter {
         let address = listener.local_addr().expect("its address");
         let lines = Lines::default();
         let counted = Arc::clone(&lines);
+        let open = Arc::new(AtomicUsize::new(0));
+        let opened = Arc::clone(&open);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(upstream)) = (client, TcpStream::connect(server)) else {
@@ -27,12 +31,25 @@ impl Counter {
                 let (Ok(c), Ok(s)) = (client.try_clone(), upstream.try_clone()) else {
                     continue;
                 };
-                let lines = Arc::clone(&counted);
-                thread::spawn(move || relay(client, s, Some(&lines)));
+                let (lines, open) = (Arc::clone(&counted), Arc::clone(&opened));
+                open.fetch_add(1, Ordering::Relaxed);
+                thread::spawn(move || {
+                    relay(client, s, Some(&lines));
+                    open.fetch_sub(1, Ordering::Relaxed);
+                });
                 thread::spawn(move || relay(upstream, c, None));
             }
         });
-        Self { address, lines }
+        Self {
+            address,
+            lines,
+            open,
+        }
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub fn address(&self) -> SocketAddr {

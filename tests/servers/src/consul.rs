@@ -29,7 +29,7 @@ pub enum Data {
     Disk,
 }
 
-/// One agent that is a server too, by itself.
+/// One agent: a server too, by itself, or the client of one.
 #[derive(Debug)]
 pub struct Server {
     // Before the directory, which it writes to.
@@ -38,6 +38,8 @@ pub struct Server {
     data: Data,
     settings: String,
     token: Option<String>,
+    /// The server whose client it is, if it is no server itself.
+    servers: Option<SocketAddr>,
     dir: TempDir,
 }
 
@@ -72,8 +74,21 @@ impl Server {
     /// Starts one with further settings, in HCL; `token` is what [`call`](Self::call) carries.
     #[must_use]
     pub fn start_with(data: Data, settings: &str, token: Option<&str>) -> Self {
+        Self::begin(data, settings, token, None)
+    }
+
+    /// Starts an agent that is the client of `server`, and keeps its data in memory: killed and
+    /// restarted, it has forgotten what it was told.
+    #[must_use]
+    pub fn start_client(server: &Self) -> Self {
+        let serf = SocketAddr::from(([127, 0, 0, 1], server.ports[2]));
+        Self::begin(Data::Memory, "", None, Some(serf))
+    }
+
+    fn begin(data: Data, settings: &str, token: Option<&str>, servers: Option<SocketAddr>) -> Self {
         let dir = tempfile::Builder::new().prefix("plimsoll-consul").tempdir();
         let mut server = Self {
+            servers,
             process: None,
             ports: [0; 4],
             data,
@@ -107,9 +122,20 @@ impl Server {
         fs::write(self.path("agent.hcl"), settings).expect("the settings");
         let mut command = Command::new(program());
         command.arg("agent");
-        match self.data {
-            Data::Memory => command.arg("-dev"),
-            Data::Disk => command
+        match (self.servers, self.data) {
+            (Some(server), _) => {
+                let data = self.path("data");
+                // A node that comes back keeps its identity, and nothing else.
+                let _not_there_yet = fs::remove_dir_all(data.join("services"));
+                let _not_there_yet = fs::remove_dir_all(data.join("checks"));
+                command
+                    .arg("-retry-join")
+                    .arg(server.to_string())
+                    .arg("-data-dir")
+                    .arg(data)
+            }
+            (None, Data::Memory) => command.arg("-dev"),
+            (None, Data::Disk) => command
                 .args(["-server", "-bootstrap-expect=1", "-data-dir"])
                 .arg(self.path("data")),
         };
