@@ -35,6 +35,10 @@ fn pick(c: &mut Criterion) {
     bench(c, "maglev", Maglev::new);
     bench(c, "rendezvous", Rendezvous::new);
     bench(c, "bounded_load_hash", BoundedLoadHash::new);
+    let over_ring = || BoundedLoadHash::over(RingHash::new());
+    bench(c, "bounded_load_hash_over_ring", over_ring);
+    let over_rendezvous = || BoundedLoadHash::over(Rendezvous::new());
+    bench(c, "bounded_load_hash_over_rendezvous", over_rendezvous);
 }
 
 fn bench<B: Balancer>(c: &mut Criterion, name: &str, balancer: impl Fn() -> B) {

@@ -7,54 +7,89 @@ use plimsoll_discovery_api::{
     Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result, Rng,
 };
 
-use crate::eligible::{eligible, weights};
+use crate::eligible::weights;
 use crate::hash;
-use crate::maglev::{self, Table};
+use crate::keyed::{KeyedBalancer, KeyedPicker};
+use crate::maglev::Maglev;
 
 /// Sends equal keys to one endpoint while it carries no more than `balance` times its share of
 /// this client's requests under way, and else to the next of an order that the key alone decides
 /// ([Mirrokni, Thorup, Zadimoghaddam 2018](https://arxiv.org/abs/1608.01350)).
 ///
-/// The order is a walk over [`Maglev`](crate::Maglev)'s table in jumps that look random, rather
-/// than to the neighbour: the overflow of a hot endpoint then falls on all others alike
-/// ([Chen, Coleman, Shrivastava 2021](https://arxiv.org/abs/1908.08762)). An overflowing key keeps
-/// its second choice, and its third, so caches there stay warm. Where 32 jumps all meet full
-/// endpoints, all are looked at one after the other. A request without a key starts anywhere.
+/// The order is that of the algorithm it goes round, so an overflowing key keeps its second choice,
+/// and its third, and caches there stay warm:
+///
+/// - [`Maglev`]'s, the default, is a walk over the table in jumps that look random: the overflow of
+///   a hot endpoint falls on all others alike
+///   ([Chen, Coleman, Shrivastava 2021](https://arxiv.org/abs/1908.08762)).
+/// - [`RingHash`](crate::RingHash)'s leads on along the ring, as in the paper and as other clients
+///   of the ring go: the overflow falls on whoever stands behind the points of the full one.
+/// - [`Rendezvous`](crate::Rendezvous)'s goes from the best draw to the worst: overflow falls on
+///   all others by weight.
+/// - Any [`KeyedBalancer`] may take their place.
+///
+/// Where the order ends with none that has room (the first two give up after 32), all endpoints are
+/// looked at one after the other: while any has room, one with room is picked. A request without a
+/// key starts anywhere.
 ///
 /// The mean is kept by re-reading all counts once in n / 8 picks on average: it lags behind by an
 /// eighth of a request for each endpoint, and with up to 8 endpoints by nothing.
 ///
-/// *Pick*: O(1) on average: one look-up and one relaxed load for each jump, about `balance` /
-/// (`balance` - 1) of them where most are full; now and then all counts are read. *Rebuild*: as
-/// [`Maglev`](crate::Maglev).
+/// *Pick*: that of the algorithm it goes round, and for each alternative one more step of it and
+/// one relaxed load, about `balance` / (`balance` - 1) of them where most are full; now and then
+/// all counts are read. *Rebuild*: as the algorithm, and O(n).
 ///
 /// *Use it* for caches and other per-key state where some keys are hot. *Not* where a key must
-/// never leave its endpoint: see [`Maglev`](crate::Maglev).
+/// never leave its endpoint: use the algorithm alone.
+///
+/// ```
+/// use plimsoll_balancers::{BoundedLoadHash, RingHash};
+///
+/// # fn main() -> plimsoll_discovery_api::Result<()> {
+/// let balancer = BoundedLoadHash::over(RingHash::new().with_authority(true)).with_balance(1.5)?;
+/// # drop(balancer);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
-pub struct BoundedLoadHash {
-    maglev: maglev::Maglev,
+pub struct BoundedLoadHash<B = Maglev> {
+    keyed: B,
     balance: f64,
 }
 
-/// A quarter above the mean: a full endpoint's keys find room after 5 jumps at worst, on average.
+/// A quarter above the mean: a full endpoint's keys find room after 5 steps at worst, on average.
 const DEFAULT_BALANCE: f64 = 1.25;
 
 /// Beyond that nothing is bounded in practice.
 const MAX_BALANCE: f64 = 100.0;
 
-/// With the default balance at most 4 in 5 endpoints are full, and 32 jumps meet only full ones
-/// with probability below 0.001, unless one key has most of the traffic.
-const MAX_JUMPS: u64 = 32;
-
 /// How many endpoints' counts are read again for each pick, on average.
 const READS_PER_PICK: usize = 8;
 
 impl BoundedLoadHash {
-    /// With a balance of 1.25 and a table of 65,537 slots.
+    /// Over [`Maglev`] with a table of 65,537 slots, with a balance of 1.25.
     #[must_use]
     pub const fn new() -> Self {
+        Self::over(Maglev::new())
+    }
+
+    /// With a table of this many slots; see [`Maglev::with_table_size`].
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](plimsoll_discovery_api::ErrorKind::InvalidArgument) outside the range
+    /// or if it is not prime.
+    pub fn with_table_size(mut self, size: usize) -> Result<Self> {
+        self.keyed = self.keyed.with_table_size(size)?;
+        Ok(self)
+    }
+}
+
+impl<B> BoundedLoadHash<B> {
+    /// Over `keyed`, with a balance of 1.25.
+    #[must_use]
+    pub const fn over(keyed: B) -> Self {
         Self {
-            maglev: maglev::Maglev::new(),
+            keyed,
             balance: DEFAULT_BALANCE,
         }
     }
@@ -76,47 +111,35 @@ impl BoundedLoadHash {
         self.balance = balance;
         Ok(self)
     }
-
-    /// With a table of this many slots; see [`Maglev`](crate::Maglev::with_table_size).
-    ///
-    /// # Errors
-    /// [`InvalidArgument`](plimsoll_discovery_api::ErrorKind::InvalidArgument) outside the range
-    /// or if it is not prime.
-    pub fn with_table_size(mut self, size: usize) -> Result<Self> {
-        self.maglev = self.maglev.with_table_size(size)?;
-        Ok(self)
-    }
 }
 
-impl Default for BoundedLoadHash {
+impl<B: Default> Default for BoundedLoadHash<B> {
     fn default() -> Self {
-        Self::new()
+        Self::over(B::default())
     }
 }
 
-impl Balancer for BoundedLoadHash {
+impl<B: KeyedBalancer> Balancer for BoundedLoadHash<B> {
     fn name(&self) -> &'static str {
         "bounded_load_hash"
     }
 
     fn reads_load(&self) -> bool {
-        false
+        self.keyed.reads_load()
     }
 
     /// # Errors
-    /// Also if there are more endpoints than slots.
+    /// As the algorithm it goes round.
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let table = Table::new(&endpoints, self.maglev.size())?;
-        let weights = weights(&endpoints);
+        let keyed = self.keyed.build_keyed(endpoints)?;
+        let weights = weights(keyed.endpoints());
         let sum: f64 = weights.iter().sum();
         let bounds = weights
             .iter()
             .map(|weight| self.balance * weight / sum)
             .collect();
         let picker = BoundedLoadHashPicker {
-            endpoints,
-            table,
+            keyed,
             bounds,
             total: Total(AtomicU64::new(0)),
         };
@@ -126,9 +149,8 @@ impl Balancer for BoundedLoadHash {
 }
 
 #[derive(Debug)]
-struct BoundedLoadHashPicker {
-    endpoints: Endpoints,
-    table: Table,
+struct BoundedLoadHashPicker<P> {
+    keyed: P,
     /// The part of all requests that each endpoint may carry.
     bounds: Box<[f64]>,
     total: Total,
@@ -139,40 +161,47 @@ struct BoundedLoadHashPicker {
 #[repr(align(128))]
 struct Total(AtomicU64);
 
-impl Picker for BoundedLoadHashPicker {
+impl<P: KeyedPicker> Picker for BoundedLoadHashPicker<P> {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
-        if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+        let endpoints = self.keyed.endpoints();
+        if endpoints.len() < 2 {
+            return endpoints.first();
         }
-        let mut place = hash::mix(hash::key(context));
+        let key = hash::key(context);
         let total = self.total(context.rng());
-        let mut index = self.table.get(place);
-        for jump in 1..=MAX_JUMPS {
-            if self.fullness(index, total) <= 1.0 {
-                return self.endpoints.get(index);
-            }
-            place = hash::mix(place.wrapping_add(jump));
-            index = self.table.get(place);
-        }
-        self.first_with_room(index, total)
+        let mut last = 0;
+        let found = self.keyed.find(key, |index| {
+            last = index;
+            self.fullness(index, total) <= 1.0
+        });
+        let index = found.unwrap_or_else(|| self.first_with_room(last, total));
+        endpoints.get(index)
     }
 }
 
-impl BoundedLoadHashPicker {
-    /// What part of its bound an endpoint would carry with one request more.
+impl<P: KeyedPicker> BoundedLoadHashPicker<P> {
+    /// What part of its bound an endpoint would carry with one request more; infinite for an index
+    /// that there is not.
     #[inline]
     fn fullness(&self, index: usize, total: f64) -> f64 {
-        let after = f64::from(self.endpoints[index].in_flight()) + 1.0;
-        after / (self.bounds[index] * (total + 1.0)).ceil()
+        let of = self
+            .keyed
+            .endpoints()
+            .get(index)
+            .zip(self.bounds.get(index));
+        of.map_or(f64::INFINITY, |(endpoint, bound)| {
+            (f64::from(endpoint.in_flight()) + 1.0) / (bound * (total + 1.0)).ceil()
+        })
     }
 
     /// The first endpoint with room from `start` on, or else the least full: bounds add up to more
     /// than the total, so there is room unless the total is out of date.
     #[cold]
-    fn first_with_room(&self, start: usize, total: f64) -> Option<&Arc<Endpoint>> {
-        let mut least = (f64::INFINITY, start);
-        let n = self.endpoints.len();
+    fn first_with_room(&self, start: usize, total: f64) -> usize {
+        let mut least = (f64::INFINITY, 0);
+        let n = self.bounds.len();
+        let start = start.min(n);
         for index in (start..n).chain(0..start) {
             let fullness = self.fullness(index, total);
             if fullness < least.0 {
@@ -182,13 +211,13 @@ impl BoundedLoadHashPicker {
                 break;
             }
         }
-        self.endpoints.get(least.1)
+        least.1
     }
 
     /// Requests under way, counted again at times.
     #[inline]
     fn total(&self, rng: &mut Rng) -> f64 {
-        let n = self.endpoints.len();
+        let n = self.bounds.len();
         if n <= READS_PER_PICK || rng.below(n) < READS_PER_PICK {
             self.count()
         } else {
@@ -197,11 +226,8 @@ impl BoundedLoadHashPicker {
     }
 
     fn count(&self) -> f64 {
-        let total = self
-            .endpoints
-            .iter()
-            .map(|e| u64::from(e.in_flight()))
-            .sum();
+        let endpoints = self.keyed.endpoints().iter();
+        let total = endpoints.map(|e| u64::from(e.in_flight())).sum();
         self.total.0.store(total, Ordering::Relaxed);
         total as f64
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
 use crate::contest::{self, Candidate};
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::sample::Sampler;
 
 /// Looks at all endpoints and picks the one on which this client has the fewest requests under
@@ -44,8 +44,7 @@ impl Balancer for LeastConnections {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let weights = weights(&endpoints);
+        let (endpoints, weights) = weighed(endpoints)?;
         let sampler = Sampler::new(&weights);
         let per_request = contest::per_request(&weights);
         Ok(Box::new(LeastConnectionsPicker {

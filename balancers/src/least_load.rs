@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{
 };
 
 use crate::contest::{self, Candidate, Contest};
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::sample::{self, MAX_CHOICES, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to their shares, and picks the
@@ -133,8 +133,8 @@ impl Balancer for LeastLoad {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let shares = shares(&endpoints);
+        let (endpoints, weights) = weighed(endpoints)?;
+        let shares = shares(&endpoints, &weights);
         Ok(Box::new(LeastLoadPicker {
             sampler: Sampler::new(&shares),
             per_request: contest::per_request(&shares),
@@ -145,7 +145,7 @@ impl Balancer for LeastLoad {
 }
 
 /// How much of the load each should carry: its weight times its capacity.
-fn shares(endpoints: &Endpoints) -> Vec<f64> {
+fn shares(endpoints: &Endpoints, weights: &[f64]) -> Vec<f64> {
     let capacities: Vec<_> = endpoints.iter().map(|e| e.instance().capacity()).collect();
     let (count, sum) = capacities
         .iter()
@@ -155,7 +155,7 @@ fn shares(endpoints: &Endpoints) -> Vec<f64> {
         });
     let usual = if count == 0.0 { 1.0 } else { sum / count };
     let capacity = |stated: Option<Capacity>| stated.map_or(usual, |stated| stated.get() as f64);
-    weights(endpoints)
+    weights
         .iter()
         .zip(capacities)
         .map(|(weight, c)| weight * capacity(c))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
 use crate::contest::{self, Candidate, Contest};
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::sample::{self, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to weight, and picks the one on
@@ -78,8 +78,7 @@ impl Balancer for LeastRequest {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let weights = weights(&endpoints);
+        let (endpoints, weights) = weighed(endpoints)?;
         Ok(Box::new(LeastRequestPicker {
             sampler: Sampler::new(&weights),
             per_request: contest::per_request(&weights),

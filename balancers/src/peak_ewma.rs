@@ -7,7 +7,7 @@ use plimsoll_discovery_api::{
 };
 
 use crate::contest;
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::sample::{self, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to weight, and picks the one that
@@ -82,8 +82,7 @@ impl Balancer for PeakEwma {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let weights = weights(&endpoints);
+        let (endpoints, weights) = weighed(endpoints)?;
         Ok(Box::new(PeakEwmaPicker {
             sampler: Sampler::new(&weights),
             per_request: contest::per_request(&weights),

@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{
 };
 
 use crate::contest::{self, Candidate, Contest};
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::parameter;
 use crate::sample::Sampler;
 
@@ -143,16 +143,16 @@ impl Balancer for Prequal {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        Ok(Box::new(self.picker(eligible(endpoints)?)))
+        let (endpoints, weights) = weighed(endpoints)?;
+        Ok(Box::new(self.picker(endpoints, &weights)))
     }
 }
 
 impl Prequal {
-    fn picker(&self, endpoints: Endpoints) -> PrequalPicker {
-        let weights = weights(&endpoints);
+    fn picker(&self, endpoints: Endpoints, weights: &[f64]) -> PrequalPicker {
         PrequalPicker {
-            sampler: Sampler::new(&weights),
-            per_request: contest::per_request(&weights),
+            sampler: Sampler::new(weights),
+            per_request: contest::per_request(weights),
             ledger: endpoints.iter().map(|_| Ledger::default()).collect(),
             uses: uses(endpoints.len()),
             endpoints,

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::hash;
+use crate::keyed::{KeyedBalancer, KeyedPicker};
 
 /// Sends equal keys to one endpoint: for each key every endpoint draws a number by hashing, and
 /// the best draw wins
@@ -47,8 +48,15 @@ impl Balancer for Rendezvous {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let weights = weights(&endpoints);
+        Ok(Box::new(self.build_keyed(endpoints)?))
+    }
+}
+
+impl KeyedBalancer for Rendezvous {
+    type Picker = RendezvousPicker;
+
+    fn build_keyed(&mut self, endpoints: &Endpoints) -> Result<RendezvousPicker> {
+        let (endpoints, weights) = weighed(endpoints)?;
         let even = weights.windows(2).all(|pair| pair[0] == pair[1]);
         let ids = endpoints
             .iter()
@@ -60,16 +68,17 @@ impl Balancer for Rendezvous {
                 per_weight: 1.0 / weight,
             })
             .collect();
-        Ok(Box::new(RendezvousPicker {
+        Ok(RendezvousPicker {
             endpoints,
             draws,
             even,
-        }))
+        })
     }
 }
 
+/// What [`Rendezvous`] builds.
 #[derive(Debug)]
-struct RendezvousPicker {
+pub struct RendezvousPicker {
     endpoints: Endpoints,
     draws: Box<[Draw]>,
     even: bool,
@@ -103,16 +112,47 @@ impl Picker for RendezvousPicker {
         if self.endpoints.len() < 2 {
             return self.endpoints.first();
         }
+        let index = self.find(hash::key(context), |_| true)?;
+        self.endpoints.get(index)
+    }
+}
+
+impl KeyedPicker for RendezvousPicker {
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// From the best draw to the worst: all endpoints, each once, in one pass.
+    #[inline]
+    fn find(&self, key: u64, accept: impl FnMut(usize) -> bool) -> Option<usize> {
         // Mixed first, for `mix(id ^ key)` of two plain numbers may be related.
-        let key = hash::mix(hash::key(context));
-        let draws = self.draws.iter().enumerate();
-        let best = if self.even {
+        let key = hash::mix(key);
+        if self.even {
             // The shortest wait is that of the highest number.
-            draws.min_by_key(|(_, draw)| !draw.number(key))
+            self.least(|draw| !draw.number(key), accept)
         } else {
-            draws.min_by(|(_, one), (_, other)| one.wait(key).total_cmp(&other.wait(key)))
-        };
-        best.and_then(|(index, _)| self.endpoints.get(index))
+            self.least(|draw| draw.wait(key), accept)
+        }
+    }
+}
+
+impl RendezvousPicker {
+    /// The one with the least wait that `accept` takes. Only those are asked that beat all taken
+    /// before: about ln n where none is refused.
+    #[inline]
+    fn least<W: PartialOrd + Copy>(
+        &self,
+        wait: impl Fn(&Draw) -> W,
+        mut accept: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let mut best: Option<(W, usize)> = None;
+        for (index, draw) in self.draws.iter().enumerate() {
+            let wait = wait(draw);
+            if best.is_none_or(|(least, _)| wait < least) && accept(index) {
+                best = Some((wait, index));
+            }
+        }
+        best.map(|(_, index)| index)
     }
 }
 

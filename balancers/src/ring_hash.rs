@@ -6,6 +6,7 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker,
 
 use crate::eligible::eligible;
 use crate::hash;
+use crate::keyed::{KeyedBalancer, KeyedPicker};
 use crate::md5::md5;
 
 mod layout;
@@ -80,6 +81,14 @@ impl Balancer for RingHash {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
+        Ok(Box::new(self.build_keyed(endpoints)?))
+    }
+}
+
+impl KeyedBalancer for RingHash {
+    type Picker = RingHashPicker;
+
+    fn build_keyed(&mut self, endpoints: &Endpoints) -> Result<RingHashPicker> {
         let endpoints = eligible(endpoints)?;
         let label = |endpoint: &Arc<Endpoint>| {
             let instance = endpoint.instance();
@@ -93,12 +102,13 @@ impl Balancer for RingHash {
         let layout = self.layout.take().unwrap_or_default().next(labels);
         let ring = Ring::new(layout.points());
         self.layout = Some(layout);
-        Ok(Box::new(RingHashPicker { endpoints, ring }))
+        Ok(RingHashPicker { endpoints, ring })
     }
 }
 
+/// What [`RingHash`] builds.
 #[derive(Debug)]
-struct RingHashPicker {
+pub struct RingHashPicker {
     endpoints: Endpoints,
     ring: Ring,
 }
@@ -109,11 +119,28 @@ impl Picker for RingHashPicker {
         if self.endpoints.len() < 2 {
             return self.endpoints.first();
         }
-        let key = hash::key(context);
-        #[expect(clippy::cast_possible_truncation, reason = "folded to the low half")]
-        let place = (key ^ key >> 32) as u32;
+        let place = place(hash::key(context));
         self.endpoints.get(self.ring.at(place))
     }
+}
+
+impl KeyedPicker for RingHashPicker {
+    fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// On along the ring, as others do.
+    fn find(&self, key: u64, accept: impl FnMut(usize) -> bool) -> Option<usize> {
+        self.ring.find(place(key), accept)
+    }
+}
+
+/// Where on the ring `key` is.
+#[inline]
+fn place(key: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "folded to the low half")]
+    let place = (key ^ key >> 32) as u32;
+    place
 }
 
 #[cfg(test)]

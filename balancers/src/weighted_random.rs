@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::sample::Sampler;
 
 /// Picks at random, in proportion to the weights.
@@ -38,8 +38,8 @@ impl Balancer for WeightedRandom {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let sampler = Sampler::new(&weights(&endpoints));
+        let (endpoints, weights) = weighed(endpoints)?;
+        let sampler = Sampler::new(&weights);
         Ok(Box::new(WeightedRandomPicker { endpoints, sampler }))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result, Rng};
 
-use crate::eligible::{eligible, weights};
+use crate::eligible::weighed;
 use crate::sample::Sampler;
 
 /// Picks at random, in proportion to the weights and to the time an endpoint saves: the sum of
@@ -52,8 +52,8 @@ impl Balancer for WeightedResponseTime {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let endpoints = eligible(endpoints)?;
-        let sampler = Sampler::new(&weights(&endpoints));
+        let (endpoints, weights) = weighed(endpoints)?;
+        let sampler = Sampler::new(&weights);
         let mean = MeanLatency(AtomicU64::new(0));
         let picker = WeightedResponseTimePicker {
             endpoints,

@@ -77,10 +77,7 @@ impl Balancer for WeightedRoundRobin {
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
-        let weights: Weights = endpoints
-            .iter()
-            .map(|e| e.instance().weight().get())
-            .collect();
+        let weights: Weights = endpoints.iter().map(|e| e.weight().get()).collect();
         let order = match &self.last {
             Some((same, order)) if *same == weights => Arc::clone(order),
             _ => {

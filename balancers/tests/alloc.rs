@@ -108,6 +108,8 @@ macro_rules! never_allocate {
 never_allocate! {
     picks_of_aperture_allocate_nothing: Aperture::new(LeastLoad::new(), 3, 2, 7).unwrap();
     picks_of_bounded_load_hash_allocate_nothing: BoundedLoadHash::new();
+    picks_of_bounded_load_hash_over_a_ring_allocate_nothing: BoundedLoadHash::over(RingHash::new());
+    picks_of_bounded_load_hash_over_rendezvous_allocate_nothing: BoundedLoadHash::over(Rendezvous::new());
     picks_of_client_side_weighted_round_robin_allocate_nothing: ClientSideWeightedRoundRobin::new();
     picks_of_least_connections_allocate_nothing: LeastConnections::new();
     picks_of_least_load_allocate_nothing: LeastLoad::new();

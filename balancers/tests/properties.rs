@@ -83,6 +83,8 @@ fn all(seed: u64) -> Vec<Box<dyn Balancer>> {
                 .with_table_size(1009)
                 .expect("a prime"),
         ),
+        Box::new(BoundedLoadHash::over(RingHash::new())),
+        Box::new(BoundedLoadHash::over(Rendezvous::new())),
         Box::new(LeastConnections::new()),
         Box::new(LeastLoad::new()),
         Box::new(LeastLoad::new().with_choices(8).expect("in range")),

@@ -13,6 +13,7 @@ use self::reports::Reports;
 use self::tenure::Tenure;
 use crate::{
     Incarnation, Instance, InstanceId, LoadReport, Member, PublishedLoad, Standing, Timestamp,
+    Weight,
 };
 
 mod ejection;
@@ -128,20 +129,28 @@ impl Endpoint {
             && Arc::ptr_eq(&self.load, member.load())
     }
 
-    /// Takes over what `member` says now.
-    pub fn refresh(&self, member: &Member) {
+    /// Takes over what `member` says now; returns whether any of it is new.
+    pub fn refresh(&self, member: &Member) -> bool {
         debug_assert!(self.is_view_of(member), "refreshed from another member");
-        if **self.instance.load() != **member.instance() {
+        // Two handles on one instance are equal at a glance.
+        let is_new = *self.instance.load() != *member.instance();
+        if is_new {
             self.instance.store(Arc::clone(member.instance()));
         }
-        self.suspect
-            .store(member.standing() != Standing::Registered, Ordering::Relaxed);
+        let suspect = member.standing() != Standing::Registered;
+        self.suspect.swap(suspect, Ordering::Relaxed) != suspect || is_new
     }
 
     /// What the member says of itself.
     #[must_use]
     pub fn instance(&self) -> Arc<Instance> {
         self.instance.load_full()
+    }
+
+    /// What the member says it should be given: its instance's weight, without a share in it.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.instance.load().weight()
     }
 
     /// Its name within the service.
@@ -504,7 +513,7 @@ mod tests {
         let endpoint = Endpoint::new(&member);
         endpoint.set_health(Health::Unhealthy);
         let pick = Pick::new(&endpoint);
-        let heavier = Instance::clone(member.instance()).with_weight(crate::Weight::MAX);
+        let heavier = Instance::clone(member.instance()).with_weight(Weight::MAX);
         let changed = Member::new(
             Arc::new(heavier),
             member.incarnation(),
@@ -512,13 +521,17 @@ mod tests {
         );
         for load in 0..100 {
             changed.load().store(load, Timestamp::from_nanos(load));
-            endpoint.refresh(&changed);
+            assert_eq!(endpoint.refresh(&changed), load == 0);
         }
         assert_eq!(
             (endpoint.in_flight(), endpoint.health()),
             (1, Health::Unhealthy)
         );
-        assert_eq!(endpoint.instance().weight(), crate::Weight::MAX);
+        assert_eq!(endpoint.instance().weight(), Weight::MAX);
+        assert_eq!(endpoint.weight(), Weight::MAX);
+        let since = Timestamp::from_nanos(100);
+        let suspect = changed.with_standing(Standing::Suspect { since });
+        assert!(endpoint.refresh(&suspect) && !endpoint.refresh(&suspect));
         drop(pick);
     }
 

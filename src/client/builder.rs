@@ -1,6 +1,7 @@
 //! Setting up a client.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -162,6 +163,7 @@ impl ClientBuilder {
         };
         let shared = Arc::new(Shared {
             view: ArcSwap::from_pointee(View::unknown()),
+            generation: AtomicU64::new(0),
             clock: self.clock,
             randomness: Randomness::new(self.seed),
             service,

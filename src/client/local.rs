@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use arc_swap::cache::Cache;
 use plimsoll_discovery_api::{Endpoint, Pick, Rng};
 
-use super::shared::Views;
 use super::{Client, NoEndpoint, PickRequest, View};
 
 /// A handle of one task or thread on a [`Client`], which picks at a lower cost: it keeps the
@@ -17,15 +16,15 @@ use super::{Client, NoEndpoint, PickRequest, View};
 /// the client's tasks running like any clone. Cloning gives an independent handle.
 pub struct LocalClient {
     client: Client,
-    views: Cache<Views, Arc<View>>,
+    view: Arc<View>,
     rng: Rng,
 }
 
 impl LocalClient {
     pub(super) fn new(client: Client) -> Self {
-        let views = Cache::new(Views(Arc::clone(&client.shared)));
+        let view = client.view();
         let rng = client.shared.randomness.fork();
-        Self { client, views, rng }
+        Self { client, view, rng }
     }
 
     /// Picks an endpoint and counts a request on it until the pick is finished or dropped.
@@ -35,12 +34,26 @@ impl LocalClient {
     ///
     /// # Errors
     /// As [`Client::pick`].
+    #[inline]
     pub fn pick(&mut self, request: &PickRequest<'_>) -> Result<Pick<&Endpoint>, NoEndpoint> {
-        let view = self.views.load();
+        self.pick_by(request.key(), request.excluded())
+    }
+
+    /// In registers: a request that comes in memory is read in pieces other than those it was just
+    /// written in, and waits until they have left the core's store buffer.
+    fn pick_by(
+        &mut self,
+        key: Option<u64>,
+        excluded: &[Arc<Endpoint>],
+    ) -> Result<Pick<&Endpoint>, NoEndpoint> {
         let shared = &*self.client.shared;
-        match view.pick(request, &mut self.rng, &*shared.clock) {
+        if self.view.generation != shared.generation.load(Ordering::Relaxed) {
+            refresh(&mut self.view, &self.client);
+        }
+        let (rng, clock) = (&mut self.rng, &*shared.clock);
+        match self.view.pick(key, excluded, rng, clock) {
             Ok(endpoint) => Ok(Pick::new(endpoint)),
-            Err(reason) => Err(shared.refuse(view, reason)),
+            Err(reason) => Err(shared.refuse(&self.view, reason)),
         }
     }
 
@@ -49,6 +62,12 @@ impl LocalClient {
     pub fn client(&self) -> &Client {
         &self.client
     }
+}
+
+/// Apart, so that picks stay small where they are inlined.
+#[cold]
+fn refresh(view: &mut Arc<View>, client: &Client) {
+    *view = client.view();
 }
 
 impl Clone for LocalClient {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Endpoints, Pick, Registry, ServiceName, Snapshot};
+use plimsoll_discovery_api::{Endpoint, Endpoints, Pick, Registry, ServiceName, Snapshot};
 
 pub use self::builder::ClientBuilder;
 pub use self::call::{Attempt, AttemptExt, CallError};
@@ -79,12 +79,18 @@ impl Client {
     ///
     /// # Errors
     /// [`NoEndpoint`], saying why. [`ready`](Self::ready) waits until that has passed.
+    #[inline]
     pub fn pick(&self, request: &PickRequest<'_>) -> Result<Pick, NoEndpoint> {
+        self.pick_by(request.key(), request.excluded())
+    }
+
+    /// In registers; see [`LocalClient`].
+    fn pick_by(&self, key: Option<u64>, excluded: &[Arc<Endpoint>]) -> Result<Pick, NoEndpoint> {
         let shared = &*self.shared;
         let view = shared.view.load();
         match shared
             .randomness
-            .with(|rng| view.pick(request, rng, &*shared.clock))
+            .with(|rng| view.pick(key, excluded, rng, &*shared.clock))
         {
             Ok(endpoint) => Ok(Pick::new(Arc::clone(endpoint))),
             Err(reason) => Err(shared.refuse(&view, reason)),

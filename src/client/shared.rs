@@ -1,7 +1,7 @@
 //! What a client's handles and its updater share.
 
-use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use plimsoll_discovery_api::{Clock, ServiceName};
@@ -14,6 +14,8 @@ use super::{NoEndpoint, NoEndpointReason, View};
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) view: ArcSwap<View>,
+    /// That of the view, or of the next if it is about to be stored.
+    pub(super) generation: AtomicU64,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) randomness: Randomness,
     pub(super) service: ServiceName,
@@ -23,21 +25,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Exchanges the view. For its one writer.
+    pub(super) fn publish(&self, view: View) {
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        // Before the view, so that a handle looks again for as long as it has an older one, and
+        // finds the new one at the latest when anybody else has.
+        self.generation.store(generation, Ordering::Relaxed);
+        self.view.store(Arc::new(View { generation, ..view }));
+    }
+
     #[cold]
     pub(super) fn refuse(&self, view: &View, reason: NoEndpointReason) -> NoEndpoint {
         self.counters.refuse(reason);
         NoEndpoint::new(reason, self.service.clone(), view.source_of(reason))
-    }
-}
-
-/// The way to the present view, as a cache wants it.
-#[derive(Clone, Debug)]
-pub(super) struct Views(pub(super) Arc<Shared>);
-
-impl Deref for Views {
-    type Target = ArcSwap<View>;
-
-    fn deref(&self) -> &ArcSwap<View> {
-        &self.0.view
     }
 }

@@ -90,7 +90,7 @@ impl Updater {
         let joined = self.snapshot.is_some().then(|| self.shared.clock.now());
         let mut endpoint_of = |member: &Member| match find(&self.endpoints, member) {
             Some(endpoint) => {
-                changed |= refresh(endpoint, member);
+                changed |= endpoint.refresh(member);
                 Arc::clone(endpoint)
             }
             None => {
@@ -133,7 +133,7 @@ impl Updater {
             Ok(view) => {
                 log_failing_open(&self.shared, &before, &view);
                 self.rebuild_due = false;
-                self.shared.view.store(Arc::new(view));
+                self.shared.publish(view);
                 self.shared.changed.notify_waiters();
             }
             Err(_) => {
@@ -164,6 +164,7 @@ impl Updater {
         };
         let endpoints = Arc::clone(&self.endpoints);
         View {
+            generation: 0,
             snapshot: Some(snapshot),
             endpoints,
             eligible,
@@ -202,13 +203,6 @@ fn find<'a>(endpoints: &'a Endpoints, member: &Member) -> Option<&'a Arc<Endpoin
     endpoints
         .get(index)
         .filter(|endpoint| endpoint.is_view_of(member))
-}
-
-/// Returns whether anything a balancer may look at has changed.
-fn refresh(endpoint: &Endpoint, member: &Member) -> bool {
-    let (instance, suspect) = (endpoint.instance(), endpoint.is_suspect());
-    endpoint.refresh(member);
-    suspect != endpoint.is_suspect() || !Arc::ptr_eq(&instance, &endpoint.instance())
 }
 
 fn is_same(one: &Endpoints, other: &Endpoints) -> bool {

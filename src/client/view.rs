@@ -16,6 +16,8 @@ const TRIES_AROUND_EXCLUDED: usize = 4;
 /// and consistent in itself; the endpoints in it go on counting.
 #[derive(Debug)]
 pub struct View {
+    /// How many there were before it.
+    pub(super) generation: u64,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) endpoints: Endpoints,
     pub(super) eligible: Endpoints,
@@ -46,6 +48,7 @@ impl View {
     /// Before the registry's first answer.
     pub(super) fn unknown() -> Self {
         Self {
+            generation: 0,
             snapshot: None,
             endpoints: Arc::new([]),
             eligible: Arc::new([]),
@@ -87,7 +90,8 @@ impl View {
     #[inline]
     pub(super) fn pick(
         &self,
-        request: &PickRequest<'_>,
+        key: Option<u64>,
+        excluded: &[Arc<Endpoint>],
         rng: &mut Rng,
         clock: &dyn Clock,
     ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
@@ -95,18 +99,20 @@ impl View {
             Ok(picker) => &**picker,
             Err(nothing) => return Err(nothing.reason),
         };
-        let mut context = PickContext::new(rng, clock).with_key(request.key());
-        if request.excluded().is_empty() {
+        let mut context = PickContext::new(rng, clock).with_key(key);
+        if excluded.is_empty() {
             picker
                 .pick(&mut context)
                 .ok_or(NoEndpointReason::Unbalanceable)
         } else {
-            self.pick_other(picker, request, &mut context)
+            let request = PickRequest::new().with_excluded(excluded);
+            self.pick_other(picker, &request, &mut context)
         }
     }
 
     /// Asks the balancer a few times, and then takes any that is not excluded, each equally
     /// likely: a balancer that hashes names the same one for ever.
+    #[cold]
     fn pick_other<'a>(
         &'a self,
         picker: &'a dyn Picker,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use plimsoll_discovery_api::{Clock, ManualClock, Pick};
 
 use super::*;
+use crate::eligible::weights;
 use crate::testing::{self, Bench, Server, assert_shares, assert_uniform, servers, views};
 
 fn bench(servers: &[Server]) -> Bench {
@@ -105,8 +106,9 @@ fn shares_are_weight_times_capacity_and_the_silent_have_the_mean_capacity() {
         Server::with("b", |b| b.with_weight(10).with_capacity(100)),
         Server::with("c", |b| b.with_weight(200)),
     ];
-    assert_eq!(shares(&views(&mixed)), [5000.0, 1000.0, 15_000.0]);
-    assert_eq!(shares(&views(&servers(2))), [100.0, 100.0]);
+    let shares_of = |all: &Endpoints| shares(all, &weights(all));
+    assert_eq!(shares_of(&views(&mixed)), [5000.0, 1000.0, 15_000.0]);
+    assert_eq!(shares_of(&views(&servers(2))), [100.0, 100.0]);
 }
 
 #[test]

@@ -1,16 +1,13 @@
 //! The table itself.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use plimsoll_discovery_api::{Endpoints, Error, Result};
 
-use crate::eligible::weights;
+use super::turns::in_turns;
 use crate::hash;
 
 /// For each slot, the index of the endpoint that owns it.
 #[derive(Debug)]
-pub(crate) struct Table(Box<[u32]>);
+pub(super) struct Table(Box<[u32]>);
 
 /// Any number; the same everywhere, or clients disagree.
 const OFFSET_SEED: u64 = 0;
@@ -19,12 +16,12 @@ const SKIP_SEED: u64 = 1;
 const FREE: u32 = u32::MAX;
 
 impl Table {
-    /// Lays out `size` slots, a prime, for `endpoints`, none of which weighs nothing. Empty if
-    /// there are fewer than two.
+    /// Lays out `size` slots, a prime, for `endpoints` of these weights, none of which is 0. Empty
+    /// if there are fewer than two.
     ///
     /// # Errors
     /// `InvalidArgument` for more endpoints than slots.
-    pub(crate) fn new(endpoints: &Endpoints, size: usize) -> Result<Self> {
+    pub(super) fn new(endpoints: &Endpoints, weights: &[f64], size: usize) -> Result<Self> {
         if endpoints.len() > size {
             return Err(
                 Error::invalid("table_size", size, "is below the number of endpoints")
@@ -39,35 +36,15 @@ impl Table {
             .map(|e| Claims::new(e.id().as_str().as_bytes(), size))
             .collect();
         let mut filling = Filling::new(size);
-        let weights = weights(endpoints);
-        if weights.windows(2).all(|pair| pair[0] == pair[1]) {
-            for index in (0..claims.len()).cycle().take(size) {
-                filling.give(&mut claims[index], index);
-            }
-        } else {
-            // The k-th turn of an endpoint comes at k - 1/2 over its weight, which shares slots
-            // out as Webster's method does seats. Positive floats sort like their bits; equal
-            // times go in the order of the ids.
-            let due =
-                |turns: f64, index: usize| Reverse(((turns / weights[index]).to_bits(), index));
-            let mut turns = vec![0.5; weights.len()];
-            let mut queue: BinaryHeap<_> =
-                (0..weights.len()).map(|index| due(0.5, index)).collect();
-            for _ in 0..size {
-                if let Some(mut next) = queue.peek_mut() {
-                    let index = next.0.1;
-                    filling.give(&mut claims[index], index);
-                    turns[index] += 1.0;
-                    *next = due(turns[index], index);
-                }
-            }
-        }
+        in_turns(weights, size, |index| {
+            filling.give(&mut claims[index], index);
+        });
         Ok(Self(filling.slots))
     }
 
     /// Who owns the slot of `hash`, of which all bits count. The table is not empty.
     #[inline]
-    pub(crate) fn get(&self, hash: u64) -> usize {
+    pub(super) fn get(&self, hash: u64) -> usize {
         self.0[hash::below(hash, self.0.len())] as usize
     }
 }
@@ -79,6 +56,8 @@ struct Filling {
     /// All free slots, once they are few.
     last: Vec<usize>,
     few: usize,
+    /// 2^64 times what one slot is of the table.
+    slot: u128,
 }
 
 impl Filling {
@@ -88,24 +67,44 @@ impl Filling {
             free: size,
             last: Vec::new(),
             // Trying slots until one is free takes `size / free` steps, and comparing all free
-            // ones takes `free`, of about four times the cost.
-            few: size.isqrt() / 2,
+            // ones takes `free`, of about half the cost.
+            few: size.isqrt() * 3 / 2,
+            slot: u128::MAX / size as u128,
         }
     }
 
     /// Gives the first free slot of its order, of which there is one, to `owner`.
+    #[inline]
     fn give(&mut self, claims: &mut Claims, owner: usize) {
         let slot = if self.free > self.few {
             claims.try_all(&self.slots)
         } else {
-            if self.last.is_empty() {
-                self.last
-                    .extend((0..self.slots.len()).filter(|&slot| self.slots[slot] == FREE));
-            }
-            claims.compare(&mut self.last, self.slots.len())
+            self.compare(claims)
         };
         self.slots[slot] = u32::try_from(owner).unwrap_or(FREE);
         self.free -= 1;
+    }
+
+    /// The first free slot of its order, by working out when each of them would be tried.
+    fn compare(&mut self, claims: &mut Claims) -> usize {
+        if self.last.is_empty() {
+            let is_free = |&slot: &usize| self.slots[slot] == FREE;
+            self.last.extend((0..self.slots.len()).filter(is_free));
+        }
+        // A slot so many places ahead of the next one is tried after so many times this number of
+        // tries, modulo the size. In units of 2^-64 of the table that wraps around by itself. A
+        // unit too many at most for each place ahead makes less than the size in all, and slots
+        // are 2^64 / size units apart.
+        let tries = inverse(claims.skip, self.slots.len()) as u128;
+        let per_place = ((tries * self.slot) >> 64) as u64 + 1;
+        let next = claims.next as u64;
+        let when = |slot: usize| (slot as u64).wrapping_sub(next).wrapping_mul(per_place);
+        let first = (0..self.last.len())
+            .min_by_key(|&at| when(self.last[at]))
+            .unwrap_or(0);
+        let slot = self.last.swap_remove(first);
+        claims.next = claims.after(slot, self.slots.len());
+        slot
     }
 }
 
@@ -123,34 +122,36 @@ impl Claims {
         }
     }
 
-    /// The first free slot of its order, of which there is one, by trying one after the other.
-    fn try_all(&mut self, slots: &[u32]) -> usize {
-        loop {
-            let slot = self.next;
-            self.next += self.skip;
-            if self.next >= slots.len() {
-                self.next -= slots.len();
-            }
-            if slots[slot] == FREE {
-                return slot;
-            }
-        }
+    /// What comes after `slot`.
+    #[inline]
+    fn after(&self, slot: usize, size: usize) -> usize {
+        let next = slot + self.skip;
+        if next < size { next } else { next - size }
     }
 
-    /// The same, by working out when each of the `free` ones would be tried; takes it from them.
-    fn compare(&mut self, free: &mut Vec<usize>, size: usize) -> usize {
-        let per_slot = inverse(self.skip, size);
-        // The product is below `size` squared, which is 45 bits for the largest table.
-        let tries = |slot: usize| {
-            let ahead = if slot < self.next { size } else { 0 } + slot - self.next;
-            ahead as u64 * per_slot as u64 % size as u64
-        };
-        let first = (0..free.len())
-            .min_by_key(|&at| tries(free[at]))
-            .unwrap_or(0);
-        let slot = free.swap_remove(first);
-        self.next = (slot + self.skip) % size;
-        slot
+    /// The first free slot of its order, of which there is one, by trying one after the other.
+    ///
+    /// In pairs, of which the second is looked at in any case: whether the first is free cannot be
+    /// foreseen, and to be wrong costs more than to look.
+    #[inline]
+    fn try_all(&mut self, slots: &[u32]) -> usize {
+        loop {
+            let one = self.next;
+            let other = self.after(one, slots.len());
+            let after = self.after(other, slots.len());
+            // No owner is above "free": the higher of two is that if either is.
+            let first = slots[one];
+            if first.max(slots[other]) == FREE {
+                let (slot, next) = if first == FREE {
+                    (one, other)
+                } else {
+                    (other, after)
+                };
+                self.next = next;
+                return slot;
+            }
+            self.next = after;
+        }
     }
 }
 
@@ -173,7 +174,12 @@ fn inverse(number: usize, size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eligible::weights;
     use crate::testing::{Server, endpoints, views, weighted};
+
+    fn table(endpoints: &Endpoints, size: usize) -> Result<Table> {
+        Table::new(endpoints, &weights(endpoints), size)
+    }
 
     fn counts(table: &Table, n: usize) -> Vec<usize> {
         let mut counts = vec![0; n];
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn equal_weights_share_the_slots_to_within_one() {
         for (n, size) in [(2, 2), (3, 7), (10, 1009), (1000, 65_537)] {
-            let counts = counts(&Table::new(&endpoints(n), size).unwrap(), n);
+            let counts = counts(&table(&endpoints(n), size).unwrap(), n);
             let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
             assert!(most - least <= 1, "{n} in {size}: {least} to {most}");
         }
@@ -196,10 +202,7 @@ mod tests {
     #[test]
     fn unequal_weights_share_the_slots_to_within_one_of_their_due() {
         let weights = [1, 10, 100, 1000, 2000, 7];
-        let counts = counts(
-            &Table::new(&weighted(&weights), 65_537).unwrap(),
-            weights.len(),
-        );
+        let counts = counts(&table(&weighted(&weights), 65_537).unwrap(), weights.len());
         let sum = f64::from(weights.iter().sum::<u32>());
         for (count, weight) in counts.iter().zip(weights) {
             let due = 65_537.0 * f64::from(weight) / sum;
@@ -216,8 +219,30 @@ mod tests {
             let server = |(id, weight): (&str, u32)| Server::with(id, |b| b.with_weight(weight));
             let ids = ["orders-1", "orders-2", "orders-3"];
             let servers: Vec<_> = ids.into_iter().zip(weights).map(server).collect();
-            assert_eq!(*Table::new(&views(&servers), 13).unwrap().0, slots);
+            assert_eq!(*table(&views(&servers), 13).unwrap().0, slots);
         }
+    }
+
+    #[test]
+    fn slots_of_full_sized_tables_are_fixed_for_good() {
+        // By another program, which has the turns in a heap and tries slots one by one.
+        let digest = |weight: fn(u32) -> u32, n: u32, size| {
+            let weights: Vec<u32> = (0..n).map(weight).collect();
+            let table = table(&weighted(&weights), size).unwrap();
+            table.0.iter().fold(0_u64, |digest, &owner| {
+                digest
+                    .wrapping_mul(0x0100_0000_01B3)
+                    .wrapping_add(u64::from(owner))
+            })
+        };
+        assert_eq!(digest(|_| 100, 1000, 65_537), 0xA185_26DD_6FBE_6B38);
+        assert_eq!(digest(|n| n % 10 + 1, 1000, 65_537), 0x3F9A_004C_DE7B_6365);
+        let mixed = |n: u32| n.wrapping_mul(2_654_435_761) % 1_000_000 + 1;
+        assert_eq!(digest(mixed, 100, 65_537), 0xDDF9_7D41_2E6B_822C);
+        assert_eq!(
+            digest(|n| 1_000_000 - n, 1000, 10_007),
+            0x930A_B785_8AE4_EFD9
+        );
     }
 
     #[test]
@@ -249,7 +274,7 @@ mod tests {
 
     #[test]
     fn more_endpoints_than_slots_is_an_error_that_says_so() {
-        let error = Table::new(&endpoints(8), 7).unwrap_err();
+        let error = table(&endpoints(8), 7).unwrap_err();
         assert_eq!(
             error.to_string(),
             "invalid argument: table_size is below the number of endpoints \

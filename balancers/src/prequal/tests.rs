@@ -1,6 +1,7 @@
 use plimsoll_discovery_api::{Clock, Outcome, Pick};
 
 use super::*;
+use crate::eligible::weights;
 use crate::testing::{
     Bench, assert_shares, assert_small_sets, assert_uniform, endpoints, servers, views, weighted,
 };
@@ -72,7 +73,7 @@ fn reports_that_are_used_up_do_not_come_back() {
 fn requests_sent_since_a_report_count_even_after_it_left_the_pool() {
     let all = endpoints(3);
     let (now, mut rng) = (Timestamp::from_nanos(7_000), Rng::from_seed(1));
-    let picker = Prequal::new().picker(Arc::clone(&all));
+    let picker = Prequal::new().picker(Arc::clone(&all), &weights(&all));
     all[1].report_queue(5, 10 * MS, now);
     let queue = || picker.report(1, now).unwrap().queue;
     assert_eq!(queue(), 5.0);
@@ -87,7 +88,8 @@ fn requests_sent_since_a_report_count_even_after_it_left_the_pool() {
 fn of_a_response_and_the_registry_the_newer_counts_if_it_is_not_too_old() {
     let servers = servers(2);
     let clock = plimsoll_discovery_api::ManualClock::new();
-    let picker = Prequal::new().picker(views(&servers));
+    let all = views(&servers);
+    let picker = Prequal::new().picker(Arc::clone(&all), &weights(&all));
     let queue = || picker.report(1, clock.now()).map(|report| report.queue);
     assert_eq!(queue(), None);
     servers[1].endpoint.report_queue(5, 10 * MS, clock.now());

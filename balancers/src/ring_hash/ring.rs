@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::layout::Point;
+use crate::keyed::MAX_TRIES;
 
 /// Points on a circle of 2^32 places, each owned by an index.
 pub(super) struct Ring {
@@ -43,6 +44,35 @@ impl Ring {
     /// Who owns the first point at or after `place`, round the circle. The ring is not empty.
     #[inline]
     pub(super) fn at(&self, place: u32) -> usize {
+        let first = self.first(place);
+        self.points.get(first).unwrap_or(&self.points[0]).owner as usize
+    }
+
+    /// The first owner that `accept` takes, from `place` on, once round the circle at most. An
+    /// owner of several points in a row is asked once.
+    pub(super) fn find(&self, place: u32, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+        let (before, from) = self.points.split_at_checked(self.first(place))?;
+        let (mut tries, mut refused) = (0, None);
+        for point in from.iter().chain(before) {
+            let owner = point.owner as usize;
+            if refused == Some(owner) {
+                continue;
+            }
+            if accept(owner) {
+                return Some(owner);
+            }
+            refused = Some(owner);
+            tries += 1;
+            if tries == MAX_TRIES {
+                break;
+            }
+        }
+        None
+    }
+
+    /// The index of the first point at or after `place`; if there is none, the number of points.
+    #[inline]
+    fn first(&self, place: u32) -> usize {
         let mut next = self.guide[(place >> self.shift) as usize] as usize;
         while self
             .points
@@ -51,7 +81,7 @@ impl Ring {
         {
             next += 1;
         }
-        self.points.get(next).unwrap_or(&self.points[0]).owner as usize
+        next
     }
 }
 

@@ -308,6 +308,18 @@ fn others(set: Set) -> Vec<Contestant> {
         Spread::Free,
         BoundedLoadHash::new,
     ));
+    all.extend(ours::<true, false, _>(
+        "bounded_load_hash_over_ring",
+        set,
+        Spread::Free,
+        || BoundedLoadHash::over(RingHash::new()),
+    ));
+    all.extend(ours::<true, false, _>(
+        "bounded_load_hash_over_rendezvous",
+        set,
+        Spread::Free,
+        || BoundedLoadHash::over(Rendezvous::new()),
+    ));
     all
 }
 
