@@ -256,9 +256,7 @@ impl Driver for ConsulDriver {
         let registration = Arc::new(self.write(record, &claim.names)?);
         let mut answer = Unanswered(Some(claim));
         let written = self.agent().register(&registration).await;
-        if written.as_ref().is_ok_and(|()| true)
-            || written.as_ref().is_err_and(|f| f.status.is_some())
-        {
+        if !matches!(&written, Err(failure) if failure.status.is_none()) {
             answer.0 = None;
         }
         written?;

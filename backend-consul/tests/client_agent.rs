@@ -66,9 +66,13 @@ async fn what_the_agent_accepts_without_its_servers_is_pending_until_they_are_ba
     eventually("both, in their present lives", || async {
         let listed = provider.list(&cluster.service).await.ok()?;
         let present = |r: &plimsoll_discovery_api::Registration| {
-            listed.get(r.instance().id().as_str()).map(|m| m.incarnation()) == r.state().incarnation()
+            listed
+                .get(r.instance().id().as_str())
+                .map(|m| m.incarnation())
+                == r.state().incarnation()
         };
-        (ids(&listed) == ["new", "standing"] && present(&registration) && present(&standing)).then_some(())
+        (ids(&listed) == ["new", "standing"] && present(&registration) && present(&standing))
+            .then_some(())
     })
     .await;
 }

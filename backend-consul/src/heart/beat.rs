@@ -1,6 +1,6 @@
 //! The task: opens the session, and beats.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
@@ -50,7 +50,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
                     false
                 });
                 let began = Instant::now();
-                let sound = beat(&shared).await;
+                let sound = tokio::select! {
+                    _ = end.changed() => break,
+                    sound = beat(&shared) => sound,
+                };
                 // A little early, so that handles that began as one do not beat as one.
                 let period = shared.config.beat().mul_f64(0.9 + 0.1 * rng.next_f64());
                 next = began + if sound { period } else { period.min(RETRY) };
@@ -147,12 +150,27 @@ async fn renew(shared: &Shared, session: Option<Session>) -> bool {
 
 async fn pass_all(shared: &Arc<Shared>) -> bool {
     let room = Arc::new(Semaphore::new(ABREAST));
+    // Of an agent that leaves one request unanswered the others need not be waited for.
+    let silent = Arc::new(Mutex::new(None::<Error>));
     let mut passes = JoinSet::new();
     for life in shared.lives() {
-        let (shared, room) = (Arc::clone(shared), Arc::clone(&room));
+        let (shared, room, silent) = (Arc::clone(shared), Arc::clone(&room), Arc::clone(&silent));
         passes.spawn(async move {
             let _place = room.acquire().await;
-            pass(&shared, &life).await
+            let cause = silent
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            if let Some(cause) = cause {
+                life.failed(cause);
+                return false;
+            }
+            let passed = pass(&shared, &life).await;
+            if let Err(Some(cause)) = &passed {
+                let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
+                silent.get_or_insert_with(|| cause.clone());
+            }
+            passed.is_ok()
         });
     }
     let mut all = true;
@@ -162,7 +180,8 @@ async fn pass_all(shared: &Arc<Shared>) -> bool {
     all
 }
 
-async fn pass(shared: &Shared, life: &Life) -> bool {
+/// An error is there if there was no answer.
+async fn pass(shared: &Shared, life: &Life) -> Result<(), Option<Error>> {
     let began = Instant::now();
     match shared.agent.pass(&life.names.service_id).await {
         Ok(Beat::Alive) => {
@@ -170,15 +189,15 @@ async fn pass(shared: &Shared, life: &Life) -> bool {
             if life.is_in_doubt(began) {
                 settle(shared, life).await;
             }
-            true
+            Ok(())
         }
         Ok(Beat::Unknown) => {
             life.end("the agent does not know of the service any more", None);
-            true
+            Ok(())
         }
         Err(failure) => {
-            life.failed(failure.into());
-            false
+            life.failed(failure.error.clone());
+            Err(failure.status.is_none().then_some(failure.error))
         }
     }
 }
