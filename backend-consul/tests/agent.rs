@@ -216,10 +216,13 @@ fault! {
                 keys.as_array().map_or(0, Vec::len),
             ]
         }
+        let dropped = Instant::now();
         eventually("nothing of it", || async {
             (block_in_place(|| left(&bench.server)) == [0; 4]).then_some(())
         })
         .await;
+        // Closed, not run out.
+        assert!(dropped.elapsed() < TTL, "{:?}", dropped.elapsed());
     }
 }
 
