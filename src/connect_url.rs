@@ -7,6 +7,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Registry, Result};
 
 /// The schemes there are, each with the feature that compiles it in.
 const SCHEMES: &[(&str, bool)] = &[
+    ("consul", cfg!(feature = "consul")),
     ("memory", cfg!(feature = "memory")),
     ("zk", cfg!(feature = "zk")),
     ("etcd", cfg!(feature = "etcd")),
@@ -16,6 +17,7 @@ const SCHEMES: &[(&str, bool)] = &[
 ///
 /// | URL | Registry | Feature |
 /// |---|---|---|
+/// | `consul://host:8500/root` | the one that this Consul agent belongs to | `consul` |
 /// | `memory://name` | the one of that name in this process; without a name, one of its own | `memory` |
 /// | `zk://h1:2181,h2:2181/root` | the one below that path of the `ZooKeeper` ensemble | `zk` |
 /// | `etcd://h1:2379,h2:2379/prefix` | the one under that prefix of the etcd cluster | `etcd` |
@@ -43,6 +45,8 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
         .parse()
         .map_err(|e: Error| e.with_operation("connect"))?;
     let registry: Result<Arc<dyn Registry>> = match url.scheme() {
+        #[cfg(feature = "consul")]
+        "consul" => crate::consul::ConsulRegistry::from_url(&url).map(|r| Arc::new(r) as _),
         #[cfg(feature = "memory")]
         "memory" => crate::memory::MemoryRegistry::from_url(&url).map(|r| Arc::new(r) as _),
         #[cfg(feature = "zk")]
@@ -84,7 +88,9 @@ mod tests {
     async fn an_unknown_scheme_is_told_the_compiled_ones() {
         let error = connect("redis://localhost").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        let compiled = if cfg!(feature = "memory") {
+        let compiled = if cfg!(feature = "consul") {
+            "compiled: consul"
+        } else if cfg!(feature = "memory") {
             "compiled: memory"
         } else if cfg!(feature = "zk") {
             "compiled: zk"
@@ -135,6 +141,23 @@ mod tests {
                 "{url}"
             );
         }
+    }
+
+    #[cfg(feature = "consul")]
+    #[tokio::test]
+    async fn a_consul_url_needs_no_agent_to_be_read() {
+        let registry = connect("consul://h1:8500/root?ttl=20s").await.unwrap();
+        assert_eq!(registry.capabilities().backend, "consul");
+        let error = connect("consul://h1?tll=20s").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
+    #[cfg(not(feature = "consul"))]
+    #[tokio::test]
+    async fn a_consul_url_without_the_feature_names_it() {
+        let error = connect("consul://h").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `consul`"), "{error}");
     }
 
     #[cfg(feature = "zk")]

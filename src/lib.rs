@@ -4,6 +4,8 @@
 //! | Feature | What it adds |
 //! |---|---|
 //! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
+//! | `consul` | Consul, `consul://` and the module `consul` |
+//! | `consul-tls` | TLS to Consul, `consul://…?tls=true` |
 //! | `zk` | `ZooKeeper`, `zk://` and the module `zk` |
 //! | `zk-sasl`, `zk-tls` | logins by SASL (DIGEST-MD5) and encrypted connections for it |
 //! | `etcd` | etcd, `etcd://` and the module `etcd` |
@@ -46,6 +48,9 @@ pub use plimsoll_discovery_api::{
 
 pub use connect_url::connect;
 
+#[cfg(feature = "consul")]
+#[doc(inline)]
+pub use plimsoll_backend_consul as consul;
 #[cfg(feature = "etcd")]
 #[doc(inline)]
 pub use plimsoll_backend_etcd as etcd;

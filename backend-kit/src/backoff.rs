@@ -46,6 +46,10 @@ impl Backoff {
     }
 }
 
+/// Errors that waiting rarely cures are repeated no faster than this, so that a wrong password is
+/// not tried ten times a second.
+pub(crate) const PERMANENT_RETRY: Duration = Duration::from_secs(1);
+
 /// Counts attempts, and forgets them only after a success that lasted: what succeeds and fails
 /// again at once is still paced.
 #[derive(Debug)]

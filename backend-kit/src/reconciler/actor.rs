@@ -12,13 +12,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hold::{Holding, HoldingEnd};
 use super::{Desired, FlushReply, Removal, not_live};
-use crate::backoff::Attempts;
+use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::lifeline::LifelineEnd;
 use crate::{Driver, Record, Release, Timings};
-
-/// Errors that waiting rarely cures are repeated no faster than this, so that a wrong password is
-/// not tried ten times a second.
-const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 
 /// Lives are minutes apart or paced by the backoff, and a call that is still on its way after this
 /// many of them is beyond belief.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::actor::{Parts, bounded};
 use super::{FlushReply, not_live};
-use crate::backoff::Attempts;
+use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::{Driver, Record, Throttle};
 
 /// Why holding ended.
@@ -246,6 +246,9 @@ impl<'a, D: Driver> Holding<'a, D> {
                 if !self.has_lapsed() {
                     // While the lease stands there is something to save.
                     delay = delay.min(self.renew_interval());
+                }
+                if !cause.is_retryable() {
+                    delay = delay.max(PERMANENT_RETRY);
                 }
                 match updating {
                     Some(_) => {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::table::{Applied, Table};
-use crate::backoff::Attempts;
+use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::reconciler::bounded;
 use crate::{Driver, Interest, Timings, Updates};
 
@@ -69,7 +69,10 @@ impl<D: Driver> Task<D> {
                 }
                 Err(cause) => cause,
             };
-            let delay = self.attempts.failed(&mut self.rng);
+            let mut delay = self.attempts.failed(&mut self.rng);
+            if !cause.is_retryable() {
+                delay = delay.max(PERMANENT_RETRY);
+            }
             tracing::debug!(service = %self.service, %cause, ?delay, "not followed; listing again");
             self.show_stale();
             sleep(delay).await;

@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{ServiceName, Snapshot, Watch};
 
-/// How often what is not in a snapshot is looked at again.
-const LOOK: Duration = Duration::from_millis(20);
+/// Between two looks at a snapshot that has not changed.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+const MOST_PAUSE: Duration = Duration::from_millis(50);
 
 type Condition = fn(&Snapshot) -> bool;
 
@@ -54,7 +55,8 @@ impl Observer {
         }
     }
 
-    /// Reads on until the latest snapshot satisfies `wanted`, which may look at more than that.
+    /// Reads on until the latest snapshot satisfies `wanted`, which may look at more than the
+    /// snapshot: an owner can learn later than its watchers that it is registered.
     pub(super) async fn until(
         &mut self,
         within: Duration,
@@ -72,7 +74,8 @@ impl Observer {
             {
                 return Arc::clone(last);
             }
-            let step = self.step(deadline.min(Instant::now() + LOOK)).await;
+            let again = Instant::now() + (within / 100).clamp(LEAST_PAUSE, MOST_PAUSE);
+            let step = self.step(again.min(deadline)).await;
             assert!(
                 step.is_some() || Instant::now() < deadline,
                 "expected a watch to yield {what} within {within:?}; last seen: {}",

@@ -9,6 +9,7 @@
 )]
 
 mod available;
+pub mod consul;
 pub mod etcd;
 mod port;
 mod process;

@@ -202,6 +202,25 @@ async fn bad_credentials_surface_at_once_and_are_tried_at_most_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn credentials_that_end_are_tried_at_most_once_a_second_too() {
+    let script = Script::new();
+    let registration = start(&script);
+    live(&registration).await;
+    script.world().mode = Mode::Refuse(ErrorKind::PermissionDenied);
+    let mut states = registration.states();
+    let refused = |state: &RegistrationState| state.cause().is_some();
+    timeout(60 * SECOND, states.wait_for(refused))
+        .await
+        .unwrap();
+    let before = script.world().calls.len();
+    sleep(3 * SECOND).await;
+    let calls = script.world().calls.len() - before;
+    assert!((1..=4).contains(&calls), "{calls} calls in 3 s");
+    script.world().mode = Mode::Up;
+    live(&registration).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_lost_again_at_once_is_not_repaired_in_a_busy_loop() {
     let script = Script::new();
     let registration = start(&script);

@@ -156,6 +156,19 @@ async fn a_registry_that_is_down_is_asked_at_the_pace_of_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bad_credentials_are_tried_at_most_once_a_second() {
+    let script = Scripted::new();
+    script.source().refuses = Some(ErrorKind::PermissionDenied);
+    let backend = Backend::new(script.clone());
+    let mut watch = backend.watch(&service()).await.unwrap();
+    assert!(timeout(3 * SECOND, watch.next()).await.is_err());
+    let asked = script.source().subscriptions.len();
+    assert!((2..=4).contains(&asked), "{asked} subscriptions in 3 s");
+    script.source().refuses = None;
+    assert!(next(&mut watch).await.members().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn streams_that_end_as_soon_as_they_begin_make_no_busy_loop() {
     let (script, _backend, _watch) = watched(&["a"]).await;
     for _ in 0..60_000 {

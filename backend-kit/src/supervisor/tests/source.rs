@@ -36,6 +36,8 @@ pub(super) struct Source {
     pub(super) epoch: u64,
     pub(super) counter: u64,
     pub(super) down: bool,
+    /// It answers, and refuses with this.
+    pub(super) refuses: Option<ErrorKind>,
     /// Changes are made, but not told.
     pub(super) mute: bool,
     /// How long a subscription takes.
@@ -186,6 +188,9 @@ impl Driver for Scripted {
         }
         let mut source = self.source();
         source.subscriptions.push(interest);
+        if let Some(kind) = source.refuses {
+            return Err(Error::new(kind, "scripted: refused"));
+        }
         if source.down {
             return Err(Error::new(ErrorKind::Unavailable, "scripted: down"));
         }

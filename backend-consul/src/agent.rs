@@ -1,0 +1,246 @@
+//! The endpoints of an agent that are used here, each with the answers that have a meaning.
+
+use std::time::{Duration, Instant};
+
+use plimsoll_discovery_api::Result;
+
+use crate::builder::{Config, Consistency};
+use crate::error::Failure;
+use crate::http::{Http, Reply, Request, json};
+use crate::paths::{check_id, key_path, path};
+use crate::wire::{
+    AgentService, CheckRead, CreatedSession, HealthEntry, NewSession, Operation, Pair,
+    Registration, RenewedSession, TxnReply,
+};
+
+/// What came of a beat.
+#[derive(Debug)]
+pub(crate) enum Beat {
+    Alive,
+    /// The agent, or the server, does not know of it.
+    Unknown,
+}
+
+/// Which of a service's entries to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reading {
+    /// For watching and listing, as the settings say, and from the datacentre they say.
+    Settings,
+    /// What the leader knows: the registry's own answer to what this agent has told it.
+    Leader,
+}
+
+/// A service's entries.
+#[derive(Debug)]
+pub(crate) struct Health {
+    pub(crate) index: u64,
+    pub(crate) entries: Vec<HealthEntry>,
+    /// How long it took to make sense of the answer.
+    pub(crate) cost: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Agent {
+    http: Http,
+    consistency: Consistency,
+    datacenter: Option<String>,
+}
+
+impl Agent {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            http: Http::new(config)?,
+            consistency: config.consistency,
+            datacenter: config.datacenter.clone(),
+        })
+    }
+
+    /// Tells the agent of a service, or replaces what it was told.
+    pub(crate) async fn register(&self, registration: &Registration) -> Result<(), Failure> {
+        let body = json("register", registration)?;
+        let request = Request::put("register", "agent/service/register");
+        self.http.send(request.json(body)).await.map(drop)
+    }
+
+    /// Takes it back. What the agent does not know is taken back already.
+    pub(crate) async fn deregister(&self, service_id: &str) -> Result<(), Failure> {
+        let path = path(&["agent", "service", "deregister", service_id]);
+        match self.http.send(Request::put("deregister", &path)).await {
+            Err(failure) if failure.is(404) => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
+    /// What the agent was told of a service; `None` if nothing.
+    pub(crate) async fn service(&self, service_id: &str) -> Result<Option<AgentService>, Failure> {
+        let path = path(&["agent", "service", service_id]);
+        match self.http.send(Request::get("service", &path)).await {
+            Err(failure) if failure.is(404) => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(reply) => reply.read().map(Some),
+        }
+    }
+
+    /// Passes the check of a service.
+    ///
+    /// For a check that it does not know the agent answers with 500 or, since 1.12, with 404, and
+    /// a text; so whatever it refuses but for the credentials, it is asked whether it knows the
+    /// service at all.
+    pub(crate) async fn pass(&self, service_id: &str) -> Result<Beat, Failure> {
+        let path = path(&["agent", "check", "pass", &check_id(service_id)]);
+        match self.http.send(Request::put("pass", &path).at_once()).await {
+            Ok(_) => Ok(Beat::Alive),
+            Err(failure)
+                if failure.status.is_none() || failure.is_of_credentials() || failure.is(429) =>
+            {
+                Err(failure)
+            }
+            Err(failure) => match self.service(service_id).await? {
+                None => Ok(Beat::Unknown),
+                Some(_) => Err(failure),
+            },
+        }
+    }
+
+    /// The entries of `service`, those that are critical among them.
+    pub(crate) async fn health(
+        &self,
+        service: &str,
+        reading: Reading,
+        filter: Option<&str>,
+        after: Option<(u64, Duration)>,
+    ) -> Result<Health, Failure> {
+        let path = path(&["health", "service", service]);
+        let mut request = Request::get("health", &path);
+        if let Reading::Settings = reading {
+            request = self.placed(request);
+            request = match self.consistency {
+                Consistency::Default => request,
+                Consistency::Consistent => request.flag("consistent"),
+                Consistency::Stale => request.flag("stale"),
+            };
+        }
+        if let Some(filter) = filter {
+            request = request.with("filter", filter);
+        }
+        if let Some((index, wait)) = after {
+            request = request.blocking(index, wait);
+        }
+        let reply = self.http.send(request).await?;
+        let began = Instant::now();
+        Ok(Health {
+            index: reply.index()?,
+            entries: reply.read()?,
+            cost: began.elapsed(),
+        })
+    }
+
+    /// The status of a check of `node` in the catalog, as the leader knows it; `None` if it does not
+    /// know the check.
+    pub(crate) async fn check(
+        &self,
+        node: &str,
+        check_id: &str,
+    ) -> Result<Option<String>, Failure> {
+        let body = json("check", &[CheckRead::new(node, check_id)])?;
+        match self
+            .http
+            .send(Request::put("check", "txn").json(body))
+            .await
+        {
+            Err(failure) if failure.is(409) => Ok(None),
+            Err(failure) => Err(failure),
+            Ok(reply) => {
+                let results: TxnReply = reply.read()?;
+                let check = results.results.into_iter().next();
+                Ok(check.and_then(|result| Some(result.check?.status)))
+            }
+        }
+    }
+
+    /// The keys below `prefix`. `stale` lets any server answer.
+    pub(crate) async fn keys(&self, prefix: &str, stale: bool) -> Result<Vec<Pair>, Failure> {
+        let path = key_path(prefix);
+        let mut request = self.placed(Request::get("loads", &path).flag("recurse"));
+        if stale {
+            request = request.flag("stale");
+        }
+        present(self.http.send(request).await)
+    }
+
+    /// One key, as the leader knows it.
+    pub(crate) async fn key(&self, key: &str) -> Result<Option<Pair>, Failure> {
+        let path = key_path(key);
+        let pairs = present(self.http.send(Request::get("fence", &path)).await)?;
+        Ok(pairs.into_iter().next())
+    }
+
+    /// Does all of it or nothing. Returns the new index of the last key; a refusal has status 409.
+    pub(crate) async fn transact(&self, operations: &[Operation<'_>]) -> Result<u64, Failure> {
+        let body = json("transaction", operations)?;
+        let reply = self
+            .http
+            .send(Request::put("transaction", "txn").json(body))
+            .await?;
+        let results: TxnReply = reply.read()?;
+        let last = results.results.last().and_then(|result| result.kv.as_ref());
+        Ok(last.map_or(0, |pair| pair.modify_index))
+    }
+
+    pub(crate) async fn create_session(&self, session: &NewSession<'_>) -> Result<String, Failure> {
+        let body = json("session", session)?;
+        let request = Request::put("session", "session/create").json(body);
+        let created: CreatedSession = self.http.send(request).await?.read()?;
+        Ok(created.id)
+    }
+
+    /// Renews a session, and returns the name of its node, which is the agent's; `None` if there is
+    /// no such session.
+    pub(crate) async fn renew_session(&self, id: &str) -> Result<Option<String>, Failure> {
+        let path = path(&["session", "renew", id]);
+        match self
+            .http
+            .send(Request::put("renewal", &path).at_once())
+            .await
+        {
+            Ok(reply) => {
+                let sessions: Vec<RenewedSession> = reply.read()?;
+                Ok(sessions.into_iter().next().map(|session| session.node))
+            }
+            Err(failure) if failure.is(404) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    pub(crate) async fn destroy_session(&self, id: &str) -> Result<(), Failure> {
+        let path = path(&["session", "destroy", id]);
+        self.http
+            .send(Request::put("destroy", &path))
+            .await
+            .map(drop)
+    }
+
+    /// The names of all services.
+    pub(crate) async fn services(&self) -> Result<Vec<String>, Failure> {
+        let request = self.placed(Request::get("services", "catalog/services"));
+        let services: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
+            self.http.send(request).await?.read()?;
+        Ok(services.into_keys().collect())
+    }
+
+    fn placed<'a>(&self, request: Request<'a>) -> Request<'a> {
+        match &self.datacenter {
+            Some(datacenter) => request.with("dc", datacenter),
+            None => request,
+        }
+    }
+}
+
+/// Where there is nothing, there is no key.
+fn present(answer: Result<Reply, Failure>) -> Result<Vec<Pair>, Failure> {
+    match answer {
+        Err(failure) if failure.is(404) => Ok(Vec::new()),
+        Err(failure) => Err(failure),
+        Ok(reply) => reply.read(),
+    }
+}

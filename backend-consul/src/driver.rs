@@ -1,0 +1,353 @@
+//! The driver: what a registration does to its agent and to the store.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plimsoll_backend_kit::{
+    Driver, Interest, Listing, Record, Release, Subscription, Timings, unescape,
+};
+use plimsoll_discovery_api::{
+    Capabilities, Error, ErrorKind, Incarnation, Result, Revision, ServiceName,
+};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use crate::agent::{Agent, Beat, Reading};
+use crate::builder::{Config, Consistency};
+use crate::codec;
+use crate::fence::{self, Chain, Refusal, Value};
+use crate::heart::Heart;
+use crate::history::Histories;
+use crate::life::Life;
+use crate::paths::{Names, service_name};
+use crate::read::Reader;
+use crate::resolve::is_critical;
+use crate::updates::{self, Following};
+
+/// What the agent was told is in the catalog within a few milliseconds, or when its servers are
+/// back; so the catalog is asked at once, and then ever less often.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(100);
+/// For so long after an update was given up, its attributes may still arrive.
+const DOUBT: Duration = Duration::from_secs(60);
+/// So many registrations are under way at one time.
+const TURNS: usize = 16;
+/// So many answers of servers that lag behind are passed over where any server may answer.
+const LAGGING: u32 = 2;
+
+#[derive(Debug)]
+pub(crate) struct ConsulDriver {
+    config: Arc<Config>,
+    reader: Arc<Reader>,
+    heart: Heart,
+    /// A fleet that starts as one takes turns, lest none of it is through in time.
+    turns: Semaphore,
+    /// The lives of which a call was given up that may yet be carried out.
+    doubtful: Mutex<HashSet<Incarnation>>,
+}
+
+impl ConsulDriver {
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        let config = Arc::new(config);
+        let agent = Agent::new(&config)?;
+        let lagging = if config.consistency == Consistency::Stale {
+            LAGGING
+        } else {
+            0
+        };
+        let reader = Reader {
+            agent: agent.clone(),
+            root: config.root.clone(),
+            histories: Histories::new(lagging),
+        };
+        Ok(Self {
+            heart: Heart::new(agent, Arc::clone(&config)),
+            reader: Arc::new(reader),
+            config,
+            turns: Semaphore::new(TURNS),
+            doubtful: Mutex::default(),
+        })
+    }
+
+    fn agent(&self) -> &Agent {
+        &self.reader.agent
+    }
+
+    fn doubtful(&self) -> std::sync::MutexGuard<'_, HashSet<Incarnation>> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, record: &Record, names: &Names) -> Result<crate::wire::Registration> {
+        codec::write(record, names, self.config.ttl, self.config.deregister_after)
+    }
+
+    fn names(
+        &self,
+        service: &ServiceName,
+        id: &plimsoll_discovery_api::InstanceId,
+        life: Incarnation,
+    ) -> Names {
+        Names::new(&self.config.root, service, id, life)
+    }
+
+    /// Asks until the service of `names`, whose agent is `node`, is seen where clients look.
+    async fn await_sight(&self, service: &ServiceName, node: &str, names: &Names) -> Result<()> {
+        let check = names.check_id();
+        let mut pause = FIRST_LOOK;
+        loop {
+            let status = self.agent().check(node, &check).await?;
+            if status.as_deref() == Some("passing") && self.is_in_sight(service, names).await? {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    async fn is_in_sight(&self, service: &ServiceName, names: &Names) -> Result<bool> {
+        let name = service_name(service);
+        let filter = format!("Service.ID == \"{}\"", names.service_id);
+        let read = self
+            .agent()
+            .health(&name, Reading::Leader, Some(&filter), None);
+        Ok(read.await?.entries.iter().any(|found| !is_critical(found)))
+    }
+
+    /// Asks until the service of `names` is out of sight.
+    async fn await_absence(
+        &self,
+        service: &ServiceName,
+        node: Option<&str>,
+        names: &Names,
+    ) -> Result<()> {
+        let check = names.check_id();
+        let mut pause = FIRST_LOOK;
+        loop {
+            let seen = match node {
+                Some(node) => self.agent().check(node, &check).await?.is_some(),
+                None => self.is_in_sight(service, names).await?,
+            };
+            if !seen {
+                return Ok(());
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    /// Takes the fence of `record` for the session.
+    async fn acquire(
+        &self,
+        names: &Names,
+        session: &str,
+        record: &Record,
+        former: &[Incarnation],
+    ) -> Result<fence::Held> {
+        let value = Value {
+            life: record.incarnation,
+            sequence: 0,
+            load: record.load,
+        };
+        match fence::acquire(self.agent(), &names.key, session, value, former).await {
+            Ok(held) => Ok(held),
+            Err(Refusal::NoSession) => {
+                self.heart.doubt_session(session);
+                Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the session has just ended",
+                ))
+            }
+            Err(Refusal::Foreign(cause) | Refusal::Failed(cause)) => Err(cause),
+        }
+    }
+
+    /// Removes what former lives have left, of which nothing is in sight any more.
+    async fn remove_former(&self, record: &Record, former: &[Incarnation]) {
+        for life in former {
+            let names = self.names(record.instance.service(), record.instance.id(), *life);
+            if let Err(failure) = self.agent().deregister(&names.service_id).await {
+                // Nobody passes it any more, so it lapses by itself.
+                tracing::debug!(service_id = names.service_id, cause = %failure.error, "not removed");
+            }
+            if self.doubtful().remove(life) {
+                self.heart.lay(names, *life);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for ConsulDriver {
+    type Claim = Arc<Life>;
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::new("consul");
+        let timings = &self.config.timings;
+        // The agent's own timer, and the way to the servers.
+        capabilities.crash_detection = Some(self.config.ttl + Duration::from_secs(1));
+        capabilities.propagation = Duration::from_millis(300)
+            .max(timings.coalesce * 2)
+            .max(self.config.load_poll);
+        capabilities.load_interval = timings.load.min_interval;
+        capabilities.load_max_age = timings.load.max_age;
+        capabilities
+    }
+
+    fn timings(&self) -> Timings {
+        self.config.timings
+    }
+
+    fn check(&self, record: &Record) -> Result<()> {
+        let names = self.names(
+            record.instance.service(),
+            record.instance.id(),
+            record.incarnation,
+        );
+        self.write(record, &names).map(drop)
+    }
+
+    /// The fence first, so that nobody else is in sight; then the service, critical as every new
+    /// one; then its first pass. What is late of all this is refused, or stays critical.
+    async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<Arc<Life>> {
+        let life = record.incarnation;
+        let service = record.instance.service();
+        let names = self.names(service, record.instance.id(), life);
+        let registration = Arc::new(self.write(record, &names)?);
+        let session = self.heart.session().await?;
+        let _turn = self.turns.acquire().await;
+        self.doubtful().insert(life);
+        let held = self.acquire(&names, &session.id, record, former).await?;
+        self.agent().register(&registration).await?;
+        if !self.heart.is_certain_of(&session.id) {
+            self.heart.doubt_session(&session.id);
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "held up for longer than the session is sure to last",
+            ));
+        }
+        let passed = Instant::now();
+        if let Beat::Unknown = self.agent().pass(&names.service_id).await? {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the agent has already forgotten the service",
+            ));
+        }
+        self.await_sight(service, &session.node, &names).await?;
+        self.remove_former(record, former).await;
+        self.doubtful().remove(&life);
+        let claim = Life::new(names, life, session.id, held, registration, passed);
+        let claim = Arc::new(claim);
+        self.heart.keep(&claim);
+        Ok(claim)
+    }
+
+    async fn renew(&self, claim: &Arc<Life>) -> Result<()> {
+        self.heart.confirm(claim).await
+    }
+
+    async fn lost(&self, claim: &Arc<Life>) -> Error {
+        claim.end_of().await
+    }
+
+    async fn update(&self, claim: &Arc<Life>, record: &Record) -> Result<()> {
+        self.heart.confirm(claim).await?;
+        let registration = Arc::new(self.write(record, &claim.names)?);
+        let mut answer = Unanswered(Some(claim));
+        let written = self.agent().register(&registration).await;
+        if !matches!(&written, Err(failure) if failure.status.is_none()) {
+            answer.0 = None;
+        }
+        written?;
+        claim.wrote(registration);
+        let passed = Instant::now();
+        match self.agent().pass(&claim.names.service_id).await? {
+            Beat::Alive => claim.passed(passed),
+            Beat::Unknown => claim.end("the agent does not know of the service any more", None),
+        }
+        claim.ended().map_or(Ok(()), Err)
+    }
+
+    async fn publish(&self, claim: &Arc<Life>, load: u64) -> Result<()> {
+        if let Some(cause) = claim.ended() {
+            return Err(cause);
+        }
+        let mut held = claim.held.lock().await;
+        let (key, session) = (&claim.names.key, &claim.session);
+        let life = claim.incarnation;
+        match fence::publish(self.agent(), key, session, life, load, &mut held).await {
+            Ok(Chain::Whole) => Ok(()),
+            // So the catalog may have been set back as well, and the agent would notice only when
+            // it next compares all that it knows, which takes minutes.
+            Ok(Chain::Cut) => Ok(self.agent().register(&claim.written()).await?),
+            Err(Refusal::NoSession) => {
+                self.heart.doubt_session(session);
+                Err(Error::new(ErrorKind::LeaseExpired, "the session has ended"))
+            }
+            Err(Refusal::Foreign(cause)) => {
+                claim.end("another life holds the id", Some(cause.clone()));
+                Err(cause)
+            }
+            Err(Refusal::Failed(cause)) => Err(cause),
+        }
+    }
+
+    /// The fence first: a service that is gone while its fence stands was not given up.
+    async fn release(&self, release: &Release, _claim: Option<&Arc<Life>>) -> Result<()> {
+        let names = |life: &Incarnation| self.names(&release.service, &release.id, *life);
+        let Some(first) = release.incarnations.first() else {
+            return Ok(());
+        };
+        let fence = fence::release(self.agent(), &names(first).key, release).await;
+        // Of the service the agent alone decides, whatever the servers do.
+        for life in &release.incarnations {
+            self.agent().deregister(&names(life).service_id).await?;
+        }
+        fence?;
+        let node = self.heart.node();
+        for life in &release.incarnations {
+            self.await_absence(&release.service, node.as_deref(), &names(life))
+                .await?;
+            if self.doubtful().remove(life) {
+                self.heart.lay(names(life), *life);
+            }
+        }
+        Ok(())
+    }
+
+    async fn list(&self, service: &ServiceName) -> Result<Listing> {
+        let view = self.reader.view(service, true).await?;
+        Ok(view.listing(Revision::new(0, view.index)))
+    }
+
+    async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
+        let following = Following {
+            wait: self.config.wait,
+            poll: match interest {
+                Interest::Members => None,
+                // Whatever else may be of interest later has loads in it.
+                _ => Some(self.config.load_poll),
+            },
+        };
+        updates::subscribe(&self.reader, service, following).await
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceName>> {
+        let names = self.agent().services().await?;
+        // A name that is not written as here is nobody's who could be asked for.
+        let read = |name: String| unescape(&name).ok()?.parse().ok();
+        Ok(names.into_iter().filter_map(read).collect())
+    }
+}
+
+/// A registration that was sent; unless its answer came, it may yet arrive.
+struct Unanswered<'a>(Option<&'a Life>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(life) = self.0 {
+            life.doubt(Instant::now() + DOUBT);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What keeps the registrations of a handle alive: one session, and one beat for all their checks.
+//!
+//! All checks are passed together, so that those of a process that dies lapse together too, and
+//! clients see its end as one loss and not as many.
+
+mod beat;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::builder::Config;
+use crate::life::Life;
+use crate::paths::Names;
+use crate::session::{Link, Session};
+
+/// For so long after a call was given up, what it would have done is looked for. Longer than any
+/// pause of an agent that its servers would not notice.
+const DOUBT: Duration = Duration::from_secs(60);
+/// Registrations that follow each other this closely are aligned by one beat.
+const ALIGN: Duration = Duration::from_millis(100);
+
+/// The handle's end. Dropping it ends the task, which closes the session.
+pub(crate) struct Heart {
+    shared: Arc<Shared>,
+    running: std::sync::Once,
+    /// Its end is the task's.
+    alive: Mutex<Option<watch::Sender<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    agent: Agent,
+    config: Arc<Config>,
+    link: watch::Sender<Link>,
+    /// What the task is asked for.
+    wanted: watch::Sender<Wanted>,
+    /// When the beat began that ended last.
+    beaten: watch::Sender<Option<Instant>>,
+    kept: Mutex<Kept>,
+}
+
+/// What the task is asked for, beyond its own rhythm.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    /// A session, unless there is one; so many attempts were over when it was asked.
+    session: Option<u64>,
+    /// A beat by then.
+    beat: Option<Instant>,
+    /// A beat then, unless more registrations follow before.
+    align: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    lives: Vec<Weak<Life>>,
+    ghosts: Vec<Ghost>,
+}
+
+/// What was released while a call for it may still be on its way.
+#[derive(Clone, Debug)]
+struct Ghost {
+    names: Names,
+    life: Incarnation,
+    until: Instant,
+}
+
+impl fmt::Debug for Heart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Heart")
+            .field("link", &*self.shared.link.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Heart {
+    pub(crate) fn new(agent: Agent, config: Arc<Config>) -> Self {
+        let shared = Shared {
+            agent,
+            config,
+            link: watch::Sender::new(Link::default()),
+            wanted: watch::Sender::new(Wanted::default()),
+            beaten: watch::Sender::new(None),
+            kept: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+            running: std::sync::Once::new(),
+            alive: Mutex::new(None),
+        }
+    }
+
+    /// The session; opened, if there is none. It is the task that opens it, so that none is left
+    /// over when the caller gives up.
+    pub(crate) async fn session(&self) -> Result<Session> {
+        self.run();
+        let mut links = self.shared.link.subscribe();
+        let asked = links.borrow_and_update().attempts;
+        self.shared
+            .wanted
+            .send_modify(|wanted| wanted.session = Some(asked));
+        let settled = |link: &Link| link.session.is_some() || link.attempts > asked;
+        let link = links.wait_for(settled).await.map(|link| link.clone());
+        match link {
+            Ok(Link {
+                session: Some(session),
+                ..
+            }) => Ok(session),
+            Ok(Link {
+                cause: Some(cause), ..
+            }) => Err(cause),
+            _ => Err(Error::new(ErrorKind::Closed, "the handle is being dropped")),
+        }
+    }
+
+    /// The agent's node, while there is a session that tells.
+    pub(crate) fn node(&self) -> Option<Arc<str>> {
+        let link = self.shared.link.borrow();
+        link.session
+            .as_ref()
+            .map(|session| Arc::clone(&session.node))
+    }
+
+    /// Whether `session` is still the handle's, and cannot have run out.
+    pub(crate) fn is_certain_of(&self, session: &str) -> bool {
+        let link = self.shared.link.borrow();
+        link.session.as_ref().is_some_and(|known| {
+            *known.id == *session && known.is_certain(self.shared.config.session_ttl)
+        })
+    }
+
+    /// Passes the check of `life` from now on, in time with all others.
+    pub(crate) fn keep(&self, life: &Arc<Life>) {
+        let mut kept = self.shared.kept();
+        kept.lives.retain(|life| life.strong_count() > 0);
+        kept.lives.push(Arc::downgrade(life));
+        drop(kept);
+        let align = Some(Instant::now() + ALIGN);
+        self.shared
+            .wanted
+            .send_modify(|wanted| wanted.align = align);
+    }
+
+    /// Sees to it that nothing comes of calls for `life` that were given up.
+    pub(crate) fn lay(&self, names: Names, life: Incarnation) {
+        let until = Instant::now() + DOUBT;
+        self.shared.kept().ghosts.push(Ghost { names, life, until });
+    }
+
+    /// Asks for proof that the session lives.
+    pub(crate) fn doubt_session(&self, session: &str) {
+        self.shared.link.send_if_modified(|link| {
+            if let Some(known) = &mut link.session
+                && *known.id == *session
+                && let Some(past) = Instant::now().checked_sub(self.shared.config.session_ttl)
+            {
+                known.confirmed = known.confirmed.min(past);
+            }
+            false
+        });
+        self.want_beat(Instant::now());
+    }
+
+    /// Returns once `life` is known to have been passed lately, or why not.
+    pub(crate) async fn confirm(&self, life: &Life) -> Result<()> {
+        let asked = Instant::now();
+        let lately = self.shared.config.fresh_pass();
+        let mut beats = self.shared.beaten.subscribe();
+        loop {
+            if let Some(cause) = life.ended() {
+                return Err(cause);
+            }
+            let (passed, failure) = life.pulse();
+            if passed + lately > asked && self.is_certain_of(&life.session) {
+                return Ok(());
+            }
+            if beats
+                .borrow_and_update()
+                .is_some_and(|began| began >= asked)
+            {
+                return Err(failure.unwrap_or_else(|| {
+                    Error::new(ErrorKind::Unavailable, "the session could not be renewed")
+                }));
+            }
+            self.want_beat(asked);
+            if beats.changed().await.is_err() {
+                return Err(Error::new(ErrorKind::Closed, "the handle is being dropped"));
+            }
+        }
+    }
+
+    fn want_beat(&self, by: Instant) {
+        self.shared.wanted.send_modify(|wanted| {
+            wanted.beat = Some(wanted.beat.map_or(by, |beat| beat.min(by)));
+        });
+    }
+
+    /// Starts the task, within the runtime of the first registration.
+    fn run(&self) {
+        self.running.call_once(|| {
+            let (alive, end) = watch::channel(());
+            *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Some(alive);
+            tokio::spawn(beat::run(Arc::clone(&self.shared), end));
+        });
+    }
+}
+
+impl Shared {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lives that somebody holds and nothing has ended.
+    fn lives(&self) -> Vec<Arc<Life>> {
+        let mut kept = self.kept();
+        kept.lives.retain(|life| life.strong_count() > 0);
+        let lives = kept.lives.iter().filter_map(Weak::upgrade);
+        lives.filter(|life| life.ended().is_none()).collect()
+    }
+}

@@ -1,0 +1,237 @@
+//! Requests and answers, as one agent speaks them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_backend_kit::escape;
+use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use reqwest::{Client, Method, Url};
+use tokio::sync::Semaphore;
+
+use crate::builder::Config;
+use crate::error::Failure;
+
+/// The agent puts a sixteenth of the wait on top, lest all queries of a fleet end at once.
+const WAIT_JITTER: u32 = 16;
+/// Connections kept for the next request; each blocking query has one of its own, and an agent
+/// grants 200 to one address.
+const IDLE_CONNECTIONS: usize = 8;
+/// Requests at one time, blocking queries and beats aside.
+const ABREAST: usize = 64;
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// One agent.
+#[derive(Clone)]
+pub(crate) struct Http {
+    client: Client,
+    base: Url,
+    /// A secret.
+    token: Option<String>,
+    namespace: Option<String>,
+    timeout: Duration,
+    room: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http")
+            .field("base", &self.base.as_str())
+            .field("token", &self.token.as_ref().map(|_| "(hidden)"))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request on its way to being made.
+pub(crate) struct Request<'a> {
+    operation: &'static str,
+    method: Method,
+    path: &'a str,
+    query: String,
+    body: Option<Vec<u8>>,
+    wait: Option<Duration>,
+    queues: bool,
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// `X-Consul-Index`, where there is one.
+    pub(crate) index: Option<u64>,
+    pub(crate) body: Vec<u8>,
+    operation: &'static str,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) const fn get(operation: &'static str, path: &'a str) -> Self {
+        Self::new(operation, Method::GET, path)
+    }
+
+    pub(crate) const fn put(operation: &'static str, path: &'a str) -> Self {
+        Self::new(operation, Method::PUT, path)
+    }
+
+    const fn new(operation: &'static str, method: Method, path: &'a str) -> Self {
+        Self {
+            operation,
+            method,
+            path,
+            query: String::new(),
+            body: None,
+            wait: None,
+            queues: true,
+        }
+    }
+
+    /// A flag, such as `stale`.
+    pub(crate) fn flag(mut self, name: &str) -> Self {
+        let sign = if self.query.is_empty() { '?' } else { '&' };
+        self.query.push(sign);
+        self.query.push_str(name);
+        self
+    }
+
+    pub(crate) fn with(self, name: &str, value: &str) -> Self {
+        self.flag(&format!("{name}={}", escape(value)))
+    }
+
+    pub(crate) fn json(mut self, body: Vec<u8>) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// Goes ahead of all that is waiting: liveness is not kept behind anything else.
+    pub(crate) const fn at_once(mut self) -> Self {
+        self.queues = false;
+        self
+    }
+
+    /// Waits at the agent until the index has passed `index`, for at most `wait`.
+    pub(crate) fn blocking(mut self, index: u64, wait: Duration) -> Self {
+        // Zero would answer at once, and again and again.
+        self = self.with("index", &index.max(1).to_string());
+        self = self.with("wait", &format!("{}ms", wait.as_millis()));
+        self.wait = Some(wait);
+        self.at_once()
+    }
+}
+
+impl Http {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        let builder = Client::builder()
+            // The agent is on this machine or next to it, and whoever else answers is not it.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("plimsoll/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(config.request_timeout)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .tcp_keepalive(KEEPALIVE);
+        let scheme = if config.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        #[cfg(feature = "tls")]
+        let builder = match &config.tls {
+            Some(tls) => tls.apply(builder)?,
+            None => builder,
+        };
+        let refused = |why: &'static str| Error::new(ErrorKind::InvalidConfig, why);
+        let base = format!("{scheme}://{}/v1/", config.address)
+            .parse()
+            .map_err(|_| {
+                refused("address is not that of a host").with_context("address", &config.address)
+            })?;
+        let client = builder.build().map_err(|e| {
+            refused("the HTTP client cannot be made of these settings").with_source(e)
+        })?;
+        Ok(Self {
+            client,
+            base,
+            token: config.token.clone(),
+            namespace: config.namespace.clone(),
+            timeout: config.request_timeout,
+            room: Arc::new(Semaphore::new(ABREAST)),
+        })
+    }
+
+    /// Sends `request` and returns its answer, if that is a good one.
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Reply, Failure> {
+        let operation = request.operation;
+        let request = match &self.namespace {
+            Some(namespace) => request.with("ns", namespace),
+            None => request,
+        };
+        let url = self
+            .base
+            .join(&format!("{}{}", request.path, request.query))
+            .map_err(|e| Failure::corrupt(operation, e))?;
+        let timeout = self.timeout
+            + request
+                .wait
+                .map_or(Duration::ZERO, |wait| wait + wait / WAIT_JITTER);
+        let mut call = self.client.request(request.method, url).timeout(timeout);
+        if let Some(token) = &self.token {
+            let mut value = reqwest::header::HeaderValue::from_str(token)
+                .map_err(|e| Failure::corrupt(operation, e))?;
+            value.set_sensitive(true);
+            call = call.header("X-Consul-Token", value);
+        }
+        if let Some(body) = request.body {
+            call = call.body(body);
+        }
+        let _place = if request.queues {
+            self.room.acquire().await.ok()
+        } else {
+            None
+        };
+        let lost = |e| Failure::lost(operation, e);
+        let answer = call.send().await.map_err(lost)?;
+        let status = answer.status();
+        let index = answer.headers().get("X-Consul-Index");
+        let index = index.and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = answer.bytes().await.map_err(lost)?;
+        if !status.is_success() {
+            let text = String::from_utf8_lossy(&body);
+            return Err(Failure::refused(
+                operation,
+                status.as_u16(),
+                &self.without_secrets(&text),
+                self.token.is_some(),
+            ));
+        }
+        Ok(Reply {
+            index,
+            body: body.into(),
+            operation,
+        })
+    }
+
+    /// No agent is known to repeat a token; one that does shall not have it in our log.
+    fn without_secrets(&self, text: &str) -> String {
+        match &self.token {
+            Some(token) if !token.is_empty() => text.replace(token, "(hidden)"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+impl Reply {
+    pub(crate) fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_slice(&self.body).map_err(|e| Failure::corrupt(self.operation, e))
+    }
+
+    /// The index, which is there in every answer that can be waited for.
+    pub(crate) fn index(&self) -> Result<u64, Failure> {
+        self.index
+            .ok_or_else(|| Failure::corrupt(self.operation, "no X-Consul-Index"))
+    }
+}
+
+/// Writes a body.
+pub(crate) fn json(
+    operation: &'static str,
+    body: &(impl serde::Serialize + ?Sized),
+) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(body).map_err(|e| Failure::corrupt(operation, e))
+}

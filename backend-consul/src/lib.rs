@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod agent;
+mod builder;
+mod codec;
+mod driver;
+mod error;
+mod fence;
+mod heart;
+mod history;
+mod http;
+
+mod life;
+mod pace;
+mod paths;
+mod read;
+mod registry;
+mod resolve;
+mod session;
+mod tls;
+mod updates;
+mod url;
+mod wire;
+
+pub use builder::{Consistency, ConsulBuilder};
+pub use registry::ConsulRegistry;

@@ -1,0 +1,101 @@
+//! Reading a service.
+
+use plimsoll_backend_kit::{Listing, unescape};
+use plimsoll_discovery_api::{InstanceId, Result, Revision, ServiceName};
+
+use crate::agent::{Agent, Reading};
+use crate::fence::Value;
+use crate::history::Histories;
+use crate::paths::{branch, service_name};
+use crate::resolve::{Resolved, resolve};
+use crate::wire::Pair;
+
+/// What reading takes.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub(crate) agent: Agent,
+    pub(crate) root: String,
+    pub(crate) histories: Histories,
+}
+
+/// A load as it stands in the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    pub(crate) value: Value,
+    pub(crate) modified: u64,
+}
+
+/// A service, read whole.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) index: u64,
+    pub(crate) resolved: Resolved,
+    pub(crate) loads: Vec<(InstanceId, Stored)>,
+}
+
+impl Reader {
+    /// Reads the entries of `service` and, if asked to, their loads.
+    pub(crate) async fn view(&self, service: &ServiceName, loads: bool) -> Result<View> {
+        let name = service_name(service);
+        let entries = self.agent.health(&name, Reading::Settings, None, None);
+        let loads = async {
+            if loads {
+                self.loads(service, false).await
+            } else {
+                Ok(Vec::new())
+            }
+        };
+        let (health, loads) = tokio::join!(entries, loads);
+        let (health, loads) = (health?, loads?);
+        Ok(View {
+            index: health.index,
+            resolved: resolve(service, &health.entries),
+            loads,
+        })
+    }
+
+    /// Reads what the owners of `service` have written; what cannot be understood is nobody's.
+    pub(crate) async fn loads(
+        &self,
+        service: &ServiceName,
+        stale: bool,
+    ) -> Result<Vec<(InstanceId, Stored)>> {
+        let branch = branch(&self.root, service);
+        let pairs = self.agent.keys(&branch, stale).await?;
+        Ok(pairs
+            .iter()
+            .filter_map(|pair| Some((owner(pair, &branch)?, stored(pair)?)))
+            .collect())
+    }
+}
+
+fn owner(pair: &Pair, branch: &str) -> Option<InstanceId> {
+    let key = pair.key.strip_prefix(branch)?;
+    InstanceId::new(unescape(key).ok()?).ok()
+}
+
+fn stored(pair: &Pair) -> Option<Stored> {
+    Some(Stored {
+        value: Value::read(pair)?,
+        modified: pair.modify_index,
+    })
+}
+
+impl View {
+    /// The listing that this comes to, at `revision`.
+    pub(crate) fn listing(&self, revision: Revision) -> Listing {
+        let mut entries: Vec<_> = self
+            .resolved
+            .present
+            .values()
+            .map(|present| present.entry.clone())
+            .collect();
+        for entry in &mut entries {
+            let stored = self.loads.iter().find(|(id, _)| id == entry.instance.id());
+            let stored = stored.filter(|(_, stored)| stored.value.life == entry.incarnation);
+            entry.load = stored.map(|(_, stored)| stored.value.load);
+        }
+        let skipped = self.resolved.skipped.values().cloned().collect();
+        Listing::new(revision, entries, skipped)
+    }
+}

@@ -1,0 +1,299 @@
+//! Following the changes of one service.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plimsoll_backend_kit::{Change, Departure, Skipped, Subscription, Update, Updates};
+use plimsoll_discovery_api::{Error, ErrorKind, InstanceId, Result, Revision, ServiceName};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::agent::{Health, Reading};
+use crate::error::Failure;
+use crate::pace::Pace;
+use crate::paths::service_name;
+use crate::read::{Reader, Stored, View};
+use crate::resolve::{Present, Resolved, resolve};
+
+/// So many changes may wait for the reader before the next query waits for it.
+const BACKLOG: usize = 256;
+/// Queries that were answered at once may follow each other so often, and then no faster than this:
+/// a change is seen without delay, and a storm of them costs five whole lists a second.
+const BURST: u32 = 5;
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Reading a service takes no more than one part in so many of a processor's time, however large it
+/// is and however fast it changes.
+const SHARE: u32 = 5;
+
+/// How a service is followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Following {
+    /// How long a query waits at the agent for a change.
+    pub(crate) wait: Duration,
+    /// How often loads are read; `None` for not at all.
+    pub(crate) poll: Option<Duration>,
+}
+
+type Query<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Poll = Query<Result<Vec<(InstanceId, Stored)>>>;
+
+/// Reads `service` and follows it, without a gap: the next query continues at the index of the list.
+pub(crate) async fn subscribe(
+    reader: &Arc<Reader>,
+    service: &ServiceName,
+    following: Following,
+) -> Result<Subscription> {
+    let view = reader.view(service, following.poll.is_some()).await?;
+    let revision = reader.histories.place(service, view.index)?;
+    let listing = view.listing(revision);
+    let (sender, changes) = mpsc::channel(BACKLOG);
+    let View {
+        resolved, loads, ..
+    } = view;
+    let follower = Follower {
+        reader: Arc::clone(reader),
+        service: service.clone(),
+        following,
+        revision,
+        resolved,
+        loads: loads.into_iter().collect(),
+        poll_at: following.poll.map(|poll| Instant::now() + poll),
+        pace: Pace::new(BURST, INTERVAL, Instant::now()),
+        changes: sender,
+    };
+    let task = tokio::spawn(follower.run()).abort_handle();
+    Ok(Subscription::new(
+        listing,
+        Box::new(ConsulUpdates { changes, task }),
+    ))
+}
+
+/// What the follower has to tell.
+#[derive(Debug)]
+struct ConsulUpdates {
+    changes: mpsc::Receiver<Result<Update>>,
+    task: AbortHandle,
+}
+
+impl Drop for ConsulUpdates {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[async_trait]
+impl Updates for ConsulUpdates {
+    async fn next(&mut self) -> Option<Result<Update>> {
+        self.changes.recv().await
+    }
+}
+
+/// Level-triggered: each answer is the whole service, and what it differs in is told. An answer
+/// without a difference, of which Consul gives many, says nothing to anybody.
+struct Follower {
+    reader: Arc<Reader>,
+    service: ServiceName,
+    following: Following,
+    revision: Revision,
+    resolved: Resolved,
+    loads: BTreeMap<InstanceId, Stored>,
+    poll_at: Option<Instant>,
+    pace: Pace,
+    changes: mpsc::Sender<Result<Update>>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let Err(cause) = self.follow().await;
+        let _unread = self.changes.send(Err(cause)).await;
+    }
+
+    async fn follow(&mut self) -> Result<Infallible> {
+        let mut query = self.query(Instant::now());
+        let mut polling: Option<Poll> = None;
+        loop {
+            let due = self.poll_at.filter(|_| polling.is_none());
+            tokio::select! {
+                health = &mut query => {
+                    let health = health?;
+                    let (began, read) = (Instant::now(), health.cost);
+                    self.take(health).await?;
+                    let rest = (read + began.elapsed()) * SHARE;
+                    query = self.query(Instant::now() + rest);
+                }
+                loads = finished(polling.as_mut()) => {
+                    polling = None;
+                    self.take_loads(loads?).await?;
+                    self.poll_at = self.following.poll.map(|poll| Instant::now() + poll);
+                }
+                () = until(due) => polling = Some(self.poll()),
+            }
+        }
+    }
+
+    /// Asks for what has changed, but not before `earliest`.
+    fn query(&mut self, earliest: Instant) -> Query<Result<Health, Failure>> {
+        let (agent, name) = (self.reader.agent.clone(), service_name(&self.service));
+        let after = Some((self.revision.counter(), self.following.wait));
+        let not_before = self.pace.take(Instant::now()).max(earliest);
+        Box::pin(async move {
+            sleep_until(not_before).await;
+            agent.health(&name, Reading::Settings, None, after).await
+        })
+    }
+
+    fn poll(&self) -> Poll {
+        let (reader, service) = (Arc::clone(&self.reader), self.service.clone());
+        Box::pin(async move { reader.loads(&service, true).await })
+    }
+
+    async fn take(&mut self, health: Health) -> Result<()> {
+        let histories = &self.reader.histories;
+        self.revision = histories
+            .advance(&self.service, self.revision, health.index)
+            .ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Unavailable,
+                    "the index has gone back; reading anew",
+                )
+                .with_context("index", health.index.to_string())
+                .with_context("seen", self.revision.to_string())
+            })?;
+        let new = resolve(&self.service, &health.entries);
+        let mut changes = self.departures(&new).await?;
+        for (id, present) in &new.present {
+            let before = self.resolved.present.get(id);
+            if before.is_some_and(|before| is_same(before, present)) {
+                continue;
+            }
+            let mut entry = present.entry.clone();
+            let stored = self.loads.get(id).map(|stored| stored.value);
+            entry.load = stored
+                .filter(|value| value.life == entry.incarnation)
+                .map(|value| value.load);
+            if entry.load.is_none() && self.poll_at.is_some() {
+                self.poll_at = Some(Instant::now());
+            }
+            changes.push(Change::Put(entry));
+        }
+        let known = |skipped: &&Skipped| !self.resolved.skipped.contains_key(&skipped.key);
+        changes.extend(
+            new.skipped
+                .values()
+                .filter(known)
+                .cloned()
+                .map(Change::Skipped),
+        );
+        self.resolved = new;
+        self.tell(changes).await
+    }
+
+    /// What is missing from `new`, and how it went.
+    async fn departures(&self, new: &Resolved) -> Result<Vec<Change>> {
+        let removed = |key: &str, departure| Change::Removed {
+            key: key.to_owned(),
+            departure,
+        };
+        let mended = self.resolved.skipped.keys();
+        let mended = mended.filter(|key| !new.skipped.contains_key(*key));
+        let mut changes: Vec<_> = mended
+            .map(|key| removed(key, Departure::Graceful))
+            .collect();
+        let gone = self.resolved.present.iter();
+        let gone = gone.filter(|(id, _)| !new.present.contains_key(*id));
+        let (mut vanished, mut lapsed) = (Vec::new(), Vec::new());
+        for (id, present) in gone {
+            let life = (id.clone(), present.entry.incarnation);
+            if new.critical.contains(&life) {
+                lapsed.push(id);
+            } else {
+                vanished.push((id, present));
+            }
+        }
+        changes.extend(
+            lapsed
+                .iter()
+                .map(|id| removed(id.as_str(), Departure::Unannounced)),
+        );
+        // Who leaves gives up the id before the service: where the fence still stands, the agent
+        // has forgotten the service or somebody else has removed it, and its owner lives.
+        let fences = if vanished.iter().any(|(_, present)| present.ours) {
+            self.reader.loads(&self.service, false).await?
+        } else {
+            Vec::new()
+        };
+        for (id, present) in vanished {
+            let life = present.entry.incarnation;
+            let owned =
+                |(owner, stored): &(InstanceId, Stored)| owner == id && stored.value.life == life;
+            let departure = if present.ours && fences.iter().any(owned) {
+                Departure::Unannounced
+            } else {
+                Departure::Graceful
+            };
+            changes.push(removed(id.as_str(), departure));
+        }
+        Ok(changes)
+    }
+
+    /// Tells of loads that were written since. Any server may have answered, so what is older than
+    /// what was seen is passed over.
+    async fn take_loads(&mut self, loads: Vec<(InstanceId, Stored)>) -> Result<()> {
+        let mut changes = Vec::new();
+        let mut seen = std::mem::take(&mut self.loads);
+        for (id, stored) in loads {
+            let before = seen.remove(&id);
+            let news = before.is_none_or(|before| before.modified < stored.modified);
+            let stored = before.filter(|_| !news).unwrap_or(stored);
+            let present = self.resolved.present.get(&id);
+            if news && present.is_some_and(|p| p.entry.incarnation == stored.value.life) {
+                changes.push(Change::Load {
+                    id: id.clone(),
+                    incarnation: stored.value.life,
+                    load: stored.value.load,
+                });
+            }
+            self.loads.insert(id, stored);
+        }
+        if changes.is_empty() {
+            // The registry is there: that is news to whoever watches for silence.
+            changes.push(Change::Progress);
+        }
+        self.tell(changes).await
+    }
+
+    async fn tell(&self, changes: Vec<Change>) -> Result<()> {
+        for change in changes {
+            let update = Update::new(self.revision, change);
+            let told = self.changes.send(Ok(update)).await;
+            told.map_err(|_| Error::new(ErrorKind::Closed, "nobody follows any more"))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_same(one: &Present, other: &Present) -> bool {
+    one.entry.incarnation == other.entry.incarnation
+        && one.modified == other.modified
+        && one.entry.instance == other.entry.instance
+}
+
+async fn finished<T>(query: Option<&mut Query<T>>) -> T {
+    match query {
+        Some(query) => query.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,167 @@
+//! What becomes of a provider's registrations when its process dies, sleeps, or is not alone.
+
+mod support;
+
+use std::env;
+use std::time::{Duration, Instant};
+
+use plimsoll_discovery_api::{LoadUpdater, Registry, ServiceName};
+use plimsoll_test_servers::Process;
+use plimsoll_test_servers::consul::Server;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use support::bench::{eventually, ids, load};
+use support::harness::{TTL, builder};
+use support::operator::{agent_services, get};
+
+const AGENT: &str = "PLIMSOLL_TEST_PROVIDER_AGENT";
+const ID: &str = "PLIMSOLL_TEST_PROVIDER_ID";
+
+/// Is a provider, if this process was started as one: registers one instance, and never returns.
+async fn be_a_provider() {
+    let Ok(address) = env::var(AGENT) else {
+        return;
+    };
+    let registry = builder(address.parse().expect("an address"))
+        .build()
+        .expect("good settings");
+    let service: ServiceName = "orders".parse().expect("a name");
+    let id = env::var(ID).expect("an id");
+    let instance =
+        plimsoll_discovery_api::Instance::builder(&service, "10.0.0.7", 8080).with_id(id);
+    let registration = registry
+        .register(instance.build().expect("an instance"))
+        .await;
+    let registration = registration.expect("a registration");
+    registration.load().set(u64::from(std::process::id()));
+    std::future::pending::<()>().await;
+}
+
+/// A process of its own that runs the test `name` of this very program as a provider.
+fn provider(server: &Server, name: &str, id: &str) -> Process {
+    let mut command = std::process::Command::new(env::current_exe().expect("this program"));
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .env(AGENT, server.address().to_string())
+        .env(ID, id);
+    Process::spawn(&mut command, &server.dir().join(format!("provider-{id}")))
+}
+
+fault! {
+    /// Its check turns critical when its TTL is over, and from then on it is in no list and no watch;
+    /// nobody else's is touched. What removes it from the catalog for good is Consul, after a
+    /// minute that nobody waits for here.
+    async fn a_killed_provider_is_in_nobodys_list_once_its_ttl_is_over(bench: Memory) {
+        be_a_provider().await;
+        let _staying = bench.live("staying").await;
+        let watch = bench.consumer.watch(&bench.service).await.unwrap();
+        let name = "a_killed_provider_is_in_nobodys_list_once_its_ttl_is_over";
+        let mut process = provider(&bench.server, name, "dying");
+        let pid = u64::from(process.id());
+        bench.listed("both", |s| ids(s) == ["dying", "staying"] && load(s, "dying") == Some(pid)).await;
+        let killed = Instant::now();
+        block_in_place(|| process.kill());
+        let critical = eventually("its check to be critical", || async {
+            let checks = block_in_place(|| get(&bench.server, "/v1/health/checks/orders"));
+            let all = checks.as_array()?.clone();
+            all.into_iter().find(|check| check["Status"] == "critical")
+        })
+        .await;
+        let lapsed = killed.elapsed();
+        assert!(lapsed > TTL / 3 && lapsed < TTL + Duration::from_secs(2), "{lapsed:?}");
+        assert!(critical["ServiceID"].as_str().unwrap().starts_with("orders:dying:"));
+        eventually("the watch to show the other alone", || async {
+            watch.latest().filter(|s| ids(s) == ["staying"])
+        })
+        .await;
+        let told = killed.elapsed();
+        assert!(told < lapsed + Duration::from_secs(2), "critical after {lapsed:?}, told after {told:?}");
+        let listed = bench.consumer.list(&bench.service).await.unwrap();
+        assert_eq!(ids(&listed), ["staying"]);
+        // The session owns the id for a little longer.
+        eventually("the id to be free", || async { bench.owned("dying").is_none().then_some(()) }).await;
+        assert!(killed.elapsed() < TTL * 2 + Duration::from_secs(3), "{:?}", killed.elapsed());
+    }
+}
+
+fault! {
+    /// It sleeps for longer than its check and its session last, while another takes its id; what it
+    /// does when it wakes harms nobody.
+    async fn a_provider_that_slept_through_its_session_takes_nothing_from_its_successor(bench: Memory) {
+        be_a_provider().await;
+        let name = "a_provider_that_slept_through_its_session_takes_nothing_from_its_successor";
+        let process = provider(&bench.server, name, "a");
+        let pid = u64::from(process.id());
+        bench.listed("it", |s| load(s, "a") == Some(pid)).await;
+        let asleep = bench.owned("a").unwrap();
+        process.pause();
+        bench.listed("nobody", |s| s.members().is_empty()).await;
+        let successor = bench.provider.register(bench.instance("a")).await.unwrap();
+        support::bench::state(&successor, "Live", plimsoll_discovery_api::RegistrationState::is_live).await;
+        successor.load().set(5);
+        successor.load().flush().await.unwrap();
+        bench.alone(&successor).await;
+        process.resume();
+        let until = Instant::now() + TTL + Duration::from_secs(2);
+        let life = support::bench::life(&successor);
+        while Instant::now() < until {
+            let listed = bench.consumer.list(&bench.service).await.unwrap();
+            assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(life), "another life is in sight");
+            assert_eq!(load(&listed, "a"), Some(5), "a load of another life");
+            let fence = bench.owned("a").unwrap();
+            assert_eq!(fence.life(), Some(life));
+            assert_ne!(fence.session, asleep.session);
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(support::bench::life(&successor), life);
+    }
+}
+
+fault! {
+    /// Shorter than its session: it is itself again, and has lost nothing.
+    async fn a_provider_that_slept_through_its_check_alone_goes_on_as_it_was(bench: Memory) {
+        be_a_provider().await;
+        let name = "a_provider_that_slept_through_its_check_alone_goes_on_as_it_was";
+        let process = provider(&bench.server, name, "a");
+        bench.listed("it", |s| ids(s) == ["a"]).await;
+        let before = bench.owned("a").unwrap();
+        process.pause();
+        bench.listed("nobody", |s| s.members().is_empty()).await;
+        process.resume();
+        let pid = u64::from(process.id());
+        let woken = Instant::now();
+        bench.listed("it", |s| ids(s) == ["a"] && load(s, "a") == Some(pid)).await;
+        assert!(woken.elapsed() < Duration::from_secs(4), "{:?}", woken.elapsed());
+        let after = bench.owned("a").unwrap();
+        assert_eq!(after.life(), before.life());
+        assert_eq!(after.session, before.session);
+    }
+}
+
+fault! {
+    async fn of_two_processes_with_one_id_one_owns_it_and_they_never_take_turns(bench: Memory) {
+        be_a_provider().await;
+        let name = "of_two_processes_with_one_id_one_owns_it_and_they_never_take_turns";
+        let mut first = provider(&bench.server, name, "a");
+        let one = u64::from(first.id());
+        bench.listed("the first", |s| load(s, "a") == Some(one)).await;
+        let second = provider(&bench.server, name, "a");
+        let two = u64::from(second.id());
+        let owner = bench.owned("a").unwrap().life();
+        let until = Instant::now() + TTL * 2;
+        while Instant::now() < until {
+            let listed = bench.consumer.list(&bench.service).await.unwrap();
+            assert_eq!(listed.get("a").map(|m| m.incarnation()), owner);
+            assert_eq!(load(&listed, "a"), Some(one));
+            sleep(Duration::from_millis(100)).await;
+        }
+        block_in_place(|| first.kill());
+        bench.listed("the second", |s| load(s, "a") == Some(two)).await;
+        assert_ne!(bench.owned("a").unwrap().life(), owner);
+        assert!(block_in_place(|| agent_services(&bench.server)).len() <= 2);
+        // Whatever the first has left is not passed by anybody, nor is it in the way.
+        let seen = bench.listed("one member", |s| ids(s) == ["a"]).await;
+        assert_eq!(load(&seen, "a"), Some(two));
+    }
+}

@@ -1,0 +1,214 @@
+//! What the conformance suite asks of a backend's tests.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use plimsoll_backend_consul::{ConsulBuilder, ConsulRegistry};
+use plimsoll_backend_kit::escape;
+use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
+};
+use plimsoll_test_servers::consul::{Data, Server};
+use plimsoll_test_servers::{Mode, Proxy};
+
+use super::operator::{base64, key, owned, put, service_id, session_name};
+
+pub const ROOT: &str = "plimsoll-test";
+pub const TTL: Duration = Duration::from_secs(6);
+
+/// One agent, and a proxy before it for each handle.
+pub struct ConsulHarness {
+    server: Mutex<Server>,
+    proxies: Mutex<Vec<Arc<Proxy>>>,
+    outage: Mode,
+    nested: bool,
+    down: Mutex<bool>,
+}
+
+impl ConsulHarness {
+    pub fn start(outage: Mode, nested: bool) -> Self {
+        Self {
+            server: Mutex::new(Server::start(Data::Memory)),
+            proxies: Mutex::default(),
+            outage,
+            nested,
+            down: Mutex::new(false),
+        }
+    }
+
+    /// Does what takes its time off the runtime's threads.
+    fn with<T>(&self, work: impl FnOnce(&mut Server) -> T) -> T {
+        tokio::task::block_in_place(|| {
+            work(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+    }
+
+    fn proxies(&self) -> Vec<Arc<Proxy>> {
+        self.proxies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, mode: Mode) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = mode != Mode::Pass;
+        self.proxies().iter().for_each(|proxy| proxy.set(mode));
+    }
+}
+
+/// A handle timed for tests: a short TTL, loads that age fast, a grace that can be waited out. Its
+/// session bears the agent's address, as seen by the handle, for its name.
+pub fn builder(address: SocketAddr) -> ConsulBuilder {
+    ConsulRegistry::builder(address.to_string())
+        .with_root(ROOT)
+        .with_name(address.to_string())
+        .with_ttl(TTL)
+        .with_session_ttl(TTL)
+        .with_request_timeout(Duration::from_secs(2))
+        .with_wait(Duration::from_secs(3))
+        .with_load_poll(Duration::from_millis(100))
+        .with_timings(|timings| {
+            timings.load.min_interval = Duration::from_millis(50);
+            timings.load.absolute = 1;
+            timings.load.settle = Duration::from_millis(50);
+            timings.load.max_age = Duration::from_secs(1);
+            timings.backoff.cap = Duration::from_millis(500);
+            timings.conflict_retry = Duration::from_millis(500);
+            timings.hold_down.grace = timing().grace;
+            timings.deregister_timeout = Duration::from_secs(3);
+        })
+}
+
+/// Ceilings for a busy machine; short where a case waits in full.
+pub fn timing() -> Timing {
+    Timing::new(Duration::from_secs(8))
+        .with_quiet(Duration::from_millis(300))
+        .with_detection(Duration::from_secs(6))
+        .with_expiry(TTL + Duration::from_secs(3))
+        .with_recovery(Duration::from_secs(13))
+        .with_removal(Duration::from_secs(5))
+        .with_grace(Duration::from_secs(16))
+        .with_rounds(8)
+}
+
+#[async_trait]
+impl Harness for ConsulHarness {
+    async fn registry(&self) -> Arc<dyn Registry> {
+        let down = *self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = if down { self.outage } else { Mode::Pass };
+        let address = self.with(|server| server.address());
+        let proxy = Arc::new(Proxy::start(address, mode));
+        self.proxies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&proxy));
+        let registry = builder(proxy.address()).build().expect("good settings");
+        if !down {
+            registry.services().await.expect("the registry is up");
+        }
+        if self.nested {
+            let inner: Arc<dyn Registry> = Arc::new(registry);
+            let boxed: Box<dyn Registry> = Box::new(inner);
+            return Arc::new(Arc::new(boxed));
+        }
+        Arc::new(registry)
+    }
+
+    fn timing(&self) -> Timing {
+        timing()
+    }
+
+    fn faults(&self) -> &dyn Faults {
+        self
+    }
+}
+
+#[async_trait]
+impl Faults for ConsulHarness {
+    /// As after a silence of the owner: the check is critical and the session is gone.
+    async fn expire(&self, service: &ServiceName, id: &InstanceId) {
+        self.with(|server| {
+            let Some(owned) = owned(server, &key(service, id.as_str())) else {
+                return;
+            };
+            if let Some(life) = owned.life() {
+                let check = format!("service:{}", service_id(service, id.as_str(), life));
+                let _unknown = server.call(
+                    "PUT",
+                    &format!("/v1/agent/check/fail/{}", escape(&check)),
+                    "",
+                );
+            }
+            put(
+                server,
+                &format!("/v1/session/destroy/{}", owned.session),
+                "",
+            );
+        });
+    }
+
+    async fn crash(&self, service: &ServiceName, ids: &[InstanceId]) {
+        let owners: Vec<_> = self.with(|server| {
+            let owner = |id: &InstanceId| {
+                let owned = owned(server, &key(service, id.as_str()))?;
+                session_name(server, &owned.session)
+            };
+            ids.iter().filter_map(owner).collect()
+        });
+        for proxy in self.proxies() {
+            if owners.contains(&proxy.address().to_string()) {
+                proxy.set(Mode::End);
+            }
+        }
+    }
+
+    async fn outage(&self) {
+        self.set(self.outage);
+    }
+
+    async fn restore(&self) {
+        self.set(Mode::Pass);
+    }
+
+    async fn wipe(&self) {
+        self.with(Server::restart_empty);
+    }
+
+    async fn poison(&self, service: &ServiceName) {
+        let name = escape(service.as_str());
+        let body = format!(
+            r#"{{"ID":"broken","Name":"{name}","Address":"10.0.0.9","Port":1,
+                "Meta":{{"plimsoll-schema":"1","plimsoll-id":"broken","plimsoll-incarnation":"none"}}}}"#
+        );
+        self.with(|server| put(server, "/v1/agent/service/register", &body));
+    }
+
+    async fn write_load(
+        &self,
+        service: &ServiceName,
+        id: &InstanceId,
+        incarnation: Incarnation,
+        value: u64,
+    ) -> Result<()> {
+        let refused = |why: &str| Error::new(ErrorKind::LeaseExpired, why);
+        self.with(|server| {
+            let key = key(service, id.as_str());
+            let owned = owned(server, &key).ok_or_else(|| refused("nothing stands there"))?;
+            // The value says whose it is, and the write holds only for this version of it.
+            if owned.life() != Some(incarnation) {
+                return Err(refused("another life stands there"));
+            }
+            let (session, index) = (owned.session, owned.index);
+            let text = base64(&format!("{incarnation} 1000000 {value}"));
+            let operations = format!(
+                r#"[{{"KV":{{"Verb":"check-index","Key":"{key}","Index":{index}}}}},
+                    {{"KV":{{"Verb":"lock","Key":"{key}","Value":"{text}","Session":"{session}"}}}}]"#
+            );
+            let (status, answer) = server.call("PUT", "/v1/txn", &operations);
+            if status == 200 { Ok(()) } else { Err(refused(&answer)) }
+        })
+    }
+}
