@@ -32,6 +32,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(100);
 /// For so long after an update was given up, its attributes may still arrive.
 const DOUBT: Duration = Duration::from_secs(60);
+/// What an agent has in its buffers when it wakes is done well within this.
+const AFTERMATH: Duration = Duration::from_millis(250);
 /// So many registrations are under way at one time.
 const TURNS: usize = 16;
 /// So many answers of servers that lag behind are passed over where any server may answer.
@@ -255,9 +257,13 @@ impl Driver for ConsulDriver {
         self.heart.confirm(claim).await?;
         let registration = Arc::new(self.write(record, &claim.names)?);
         let mut answer = Unanswered(Some(claim));
+        let known = !self.doubtful().insert(claim.incarnation);
         let written = self.agent().register(&registration).await;
         if !matches!(&written, Err(failure) if failure.status.is_none()) {
             answer.0 = None;
+            if !known {
+                self.doubtful().remove(&claim.incarnation);
+            }
         }
         written?;
         claim.wrote(registration);
@@ -309,7 +315,13 @@ impl Driver for ConsulDriver {
         for life in &release.incarnations {
             self.await_absence(&release.service, node.as_deref(), &names(life))
                 .await?;
-            if self.doubtful().remove(life) {
+            if self.doubtful().contains(life) {
+                // What lay in the buffers of an agent that slept is carried out in any order.
+                sleep(AFTERMATH).await;
+                self.agent().deregister(&names(life).service_id).await?;
+                self.await_absence(&release.service, node.as_deref(), &names(life))
+                    .await?;
+                self.doubtful().remove(life);
                 self.heart.lay(names(life), *life);
             }
         }
