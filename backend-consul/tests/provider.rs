@@ -48,12 +48,26 @@ fn provider(server: &Server, name: &str, id: &str) -> Process {
     Process::spawn(&mut command, &server.dir().join(format!("provider-{id}")))
 }
 
-fault! {
+/// As `fault!`; a process that was started as a provider is one, before it has a bench of its own.
+macro_rules! with_provider {
+    ($(#[doc = $doc:literal])* async fn $name:ident($bench:ident: $data:ident) $body:block) => {
+        $(#[doc = $doc])*
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            be_a_provider().await;
+            if plimsoll_test_servers::consul::available() {
+                let $bench = support::bench::Bench::set(plimsoll_test_servers::consul::Data::$data);
+                $body
+            }
+        }
+    };
+}
+
+with_provider! {
     /// Its check turns critical when its TTL is over, and from then on it is in no list and no watch;
     /// nobody else's is touched. What removes it from the catalog for good is Consul, after a
     /// minute that nobody waits for here.
     async fn a_killed_provider_is_in_nobodys_list_once_its_ttl_is_over(bench: Memory) {
-        be_a_provider().await;
         let _staying = bench.live("staying").await;
         let watch = bench.consumer.watch(&bench.service).await.unwrap();
         let name = "a_killed_provider_is_in_nobodys_list_once_its_ttl_is_over";
@@ -85,11 +99,10 @@ fault! {
     }
 }
 
-fault! {
+with_provider! {
     /// It sleeps for longer than its check and its session last, while another takes its id; what it
     /// does when it wakes harms nobody.
     async fn a_provider_that_slept_through_its_session_takes_nothing_from_its_successor(bench: Memory) {
-        be_a_provider().await;
         let name = "a_provider_that_slept_through_its_session_takes_nothing_from_its_successor";
         let process = provider(&bench.server, name, "a");
         let pid = u64::from(process.id());
@@ -118,10 +131,9 @@ fault! {
     }
 }
 
-fault! {
+with_provider! {
     /// Shorter than its session: it is itself again, and has lost nothing.
     async fn a_provider_that_slept_through_its_check_alone_goes_on_as_it_was(bench: Memory) {
-        be_a_provider().await;
         let name = "a_provider_that_slept_through_its_check_alone_goes_on_as_it_was";
         let process = provider(&bench.server, name, "a");
         bench.listed("it", |s| ids(s) == ["a"]).await;
@@ -139,9 +151,8 @@ fault! {
     }
 }
 
-fault! {
+with_provider! {
     async fn of_two_processes_with_one_id_one_owns_it_and_they_never_take_turns(bench: Memory) {
-        be_a_provider().await;
         let name = "of_two_processes_with_one_id_one_owns_it_and_they_never_take_turns";
         let mut first = provider(&bench.server, name, "a");
         let one = u64::from(first.id());
