@@ -68,9 +68,7 @@ async fn a_storm_of_connections_is_published_in_moderation_and_ends_at_the_exact
     let registry_server = Server::start();
     let registry = connect(&url(&registry_server)).await.expect("a registry");
     let server = plimsoll::Server::builder(Arc::clone(&registry), "stormy")
-        .start(|incoming: Incoming| async move {
-            // Whole, with its part of the load.
-            let mut incoming = incoming;
+        .start(|mut incoming: Incoming| async move {
             let _ended = incoming.stream.read(&mut [0]).await;
         })
         .await

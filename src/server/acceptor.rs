@@ -53,7 +53,8 @@ where
     }
 
     fn receive(&self, handlers: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
-        let (guard, drain) = (self.load.acquire(), self.drain.clone());
+        let (guard, drain) = (Arc::new(self.load.acquire()), self.drain.clone());
+        let counted = Arc::clone(&guard);
         let incoming = Incoming {
             stream,
             peer,
@@ -61,7 +62,10 @@ where
             drain,
         };
         let handler = Arc::clone(&self.handler);
-        handlers.spawn(async move { handler(incoming).await });
+        handlers.spawn(async move {
+            handler(incoming).await;
+            drop(counted);
+        });
     }
 }
 

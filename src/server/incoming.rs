@@ -1,6 +1,7 @@
 //! What a handler is given.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use plimsoll_discovery_api::LoadGuard;
 use tokio::net::TcpStream;
@@ -8,8 +9,9 @@ use tokio::sync::watch;
 
 /// An accepted connection, counted in the server's load.
 ///
-/// The count ends when `guard` is dropped: with the handler, a panic included, unless the handler
-/// moves it elsewhere.
+/// It counts until the handler has ended, a panic included, and nobody holds `guard` any more: a
+/// closure of which only the stream is used (`async move` takes no more than that) is counted all
+/// the same, and whoever moves the stream elsewhere moves the guard along.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Incoming {
@@ -18,7 +20,7 @@ pub struct Incoming {
     /// Who opened it.
     pub peer: SocketAddr,
     /// Its part of the server's load.
-    pub guard: LoadGuard,
+    pub guard: Arc<LoadGuard>,
     /// Tells when the server wants its connections to end.
     pub drain: DrainSignal,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::{Incoming, LoadGuard, LoadUpdater};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -64,8 +64,26 @@ async fn load_is_zero_after_handlers_panic_and_the_server_goes_on() {
 }
 
 #[tokio::test]
+async fn a_handler_that_takes_no_more_than_the_stream_is_counted_while_it_runs() {
+    let server = server_of(&ScriptedRegistry::new())
+        .start(|mut incoming: Incoming| async move {
+            // The block owns the stream alone: the rest of what came in is gone already.
+            incoming.stream.write_u8(1).await.unwrap();
+            let _ = incoming.stream.read_u8().await;
+        })
+        .await
+        .unwrap();
+    let load = server.load();
+    let mut client = connect(server.local_addr()).await;
+    assert_eq!(client.read_u8().await.unwrap(), 1, "the handler runs");
+    assert_eq!(load.current(), 1);
+    client.write_u8(1).await.unwrap();
+    eventually("the handler has ended", || load.current() == 0).await;
+}
+
+#[tokio::test]
 async fn a_guard_that_the_handler_moves_elsewhere_counts_on() {
-    let (sender, mut moved) = mpsc::unbounded_channel::<(TcpStream, LoadGuard)>();
+    let (sender, mut moved) = mpsc::unbounded_channel::<(TcpStream, Arc<LoadGuard>)>();
     let handler = move |incoming: Incoming| {
         let Incoming { stream, guard, .. } = incoming;
         sender.send((stream, guard)).unwrap();
