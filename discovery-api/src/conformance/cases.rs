@@ -66,6 +66,7 @@ macro_rules! __conformance_cases {
                 load_updates_wake_no_watcher_and_change_no_identity
                 the_load_is_published_without_being_asked
                 the_load_is_zero_after_the_last_guard_drops
+                who_comes_and_goes_in_an_outage_leaves_no_load_behind
             }
             names {
                 ids_of_any_form_stand_side_by_side

@@ -125,6 +125,46 @@ pub async fn the_load_is_zero_after_the_last_guard_drops(harness: &dyn Harness) 
     assert_eq!((load.current(), load.underflows()), (0, 0));
 }
 
+/// The load is 0 after the last guard drops.
+pub async fn who_comes_and_goes_in_an_outage_leaves_no_load_behind(harness: &dyn Harness) {
+    const HANDLERS: u64 = 100;
+    const REQUESTS: u64 = 100;
+    let scene = Scene::new(harness);
+    let (owner, other) = (scene.process().await, scene.process().await);
+    let registration = scene.live(&owner, "one").await;
+    let load = registration.load();
+    let held = load.acquire_many(HANDLERS);
+    let mut view = scene.follow(&other).await;
+    let seen = view
+        .until(scene.timing.settle, "the instance", |s| ids(s) == ["one"])
+        .await;
+    let bound = other.capabilities().load_max_age + scene.timing.settle;
+    load_becomes(bound, member(&seen, "one"), HANDLERS).await;
+
+    scene.faults().outage().await;
+    let handler = || {
+        let load = load.clone();
+        tokio::spawn(async move {
+            for _ in 0..REQUESTS {
+                let _guard = load.acquire();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    let handlers: Vec<_> = (0..HANDLERS).map(|_| handler()).collect();
+    drop(held);
+    for handler in handlers {
+        assert!(handler.await.is_ok(), "a handler ended early");
+    }
+    assert_eq!((load.current(), load.underflows()), (0, 0));
+    scene.faults().restore().await;
+    let bound = bound + scene.timing.recovery + scene.timing.expiry;
+    view.until(bound, "a live instance without load", |s| {
+        s.freshness().is_live() && s.get("one").is_some_and(|m| m.load().get() == Some(0))
+    })
+    .await;
+}
+
 /// A flush fails while the registration is not live, and after it was given up; no load is lost.
 pub async fn a_flush_while_not_live_is_unavailable(harness: &dyn Harness) {
     let scene = Scene::new(harness);
