@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "the quickstart is used in part")]
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::{Incoming, LoadUpdater, Registry, connect};
@@ -12,8 +12,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use quickstart::Outage;
+use outage::run_through_restart;
 
+#[path = "support/outage.rs"]
+mod outage;
 #[path = "../examples/quickstart.rs"]
 mod quickstart;
 
@@ -39,21 +41,7 @@ async fn the_quickstart_keeps_its_promises_while_the_registry_is_killed_and_rest
     }
     let server = Server::start();
     let url = url(&server);
-    let server = Arc::new(Mutex::new(server));
-    let outage = Outage {
-        down: change(Arc::clone(&server), Server::kill),
-        up: change(Arc::clone(&server), Server::restart),
-    };
-    quickstart::run_through(&url, Some(outage))
-        .await
-        .expect("every promise to be kept");
-}
-
-/// Starting and stopping a process blocks, and the quickstart must go on meanwhile.
-async fn change(server: Arc<Mutex<Server>>, change: fn(&mut Server)) {
-    let changed = move || change(&mut server.lock().expect("nobody panicked"));
-    let changed = tokio::task::spawn_blocking(changed).await;
-    changed.expect("the server to do as it is told");
+    run_through_restart(&url, server, Server::kill, Server::restart).await;
 }
 
 /// 10,000 connections come and go at 1,000 a second.
