@@ -48,20 +48,24 @@ async fn try_view(
             .map_or(0, etcd_client::ResponseHeader::revision),
     );
     let mut view = View::new(service.clone(), revision, interest);
-    let (rest, loads_read) = tokio::try_join!(following(link, &identities, first, at), async {
+    let list = |rows: Rows| {
+        for row in rows.iter().filter_map(|kv| Row::of(kv, &identities)) {
+            view.list(&row);
+        }
+    };
+    let mut loads_read = Vec::new();
+    tokio::try_join!(following(link, &identities, first, at, list), async {
         match interest {
-            Interest::Loads => whole(link, &loads, at).await,
-            _ => Ok(Vec::new()),
+            Interest::Loads => {
+                let first = page(link, loads.as_bytes(), &loads, at).await?;
+                following(link, &loads, first, at, |rows| loads_read.push(rows)).await
+            }
+            _ => Ok(()),
         }
     })?;
     for kv in loads_read.iter().flatten() {
         if let Some(row) = Row::of(kv, &loads) {
             view.note_load(&row);
-        }
-    }
-    for kv in rest.iter().flatten() {
-        if let Some(row) = Row::of(kv, &identities) {
-            view.list(&row);
         }
     }
     Ok(view)
@@ -79,26 +83,29 @@ struct Page {
     limit: i64,
 }
 
-type Pages = Vec<Vec<KeyValue>>;
+type Rows = Vec<KeyValue>;
 
-async fn whole(link: &Link, prefix: &str, at: Pinned) -> Result<Pages> {
-    let first = page(link, prefix.as_bytes(), prefix, at).await?;
-    following(link, prefix, first, at).await
-}
-
-/// `first` and what comes after it.
-async fn following(link: &Link, prefix: &str, first: Page, at: Pinned) -> Result<Pages> {
-    let mut pages = Vec::new();
+/// Takes in `first` and what comes after it: each page while the server reads the next one.
+async fn following(
+    link: &Link,
+    prefix: &str,
+    first: Page,
+    at: Pinned,
+    mut take: impl FnMut(Rows),
+) -> Result<()> {
     let mut page = first;
     loop {
         let more = page.answer.more();
         let rows = page.answer.take_kvs();
         let next = rows.last().map(|kv| after(kv.key()));
-        pages.push(rows);
         let (true, Some(next)) = (more, next) else {
-            return Ok(pages);
+            take(rows);
+            return Ok(());
         };
-        page = page_of(link, &next, prefix, at, page.limit).await?;
+        let asked = page_of(link, &next, prefix, at, page.limit);
+        // In this order: what is asked first is on its way before this task is busy.
+        let (answer, ()) = tokio::join!(biased; asked, async { take(rows) });
+        page = answer?;
     }
 }
 

@@ -62,7 +62,8 @@ pub(crate) struct View {
     /// By key. Those of identities that have not been seen yet are kept too: one transaction writes
     /// both, and they may arrive in either order.
     loads: HashMap<String, Load>,
-    entries: Vec<Entry>,
+    /// What was listed and not taken yet, with its key.
+    entries: Vec<(String, Entry)>,
     skipped: Vec<Skipped>,
 }
 
@@ -87,22 +88,32 @@ impl View {
         self.interest == Interest::Loads
     }
 
-    /// What was listed, once.
+    /// What was listed, once; the identities and the loads of a listing may have come in any order.
     pub(crate) fn take_listing(&mut self) -> Listing {
-        let (entries, skipped) = (
-            std::mem::take(&mut self.entries),
-            std::mem::take(&mut self.skipped),
-        );
-        Listing::new(self.revision, entries, skipped)
+        let listed = std::mem::take(&mut self.entries).into_iter();
+        let entries = listed.map(|(key, mut entry)| {
+            let seen = self.seen.get(&key);
+            entry.load = seen.and_then(|seen| self.load_of(&key, seen.lease, seen.created));
+            entry
+        });
+        let entries = entries.collect();
+        Listing::new(self.revision, entries, std::mem::take(&mut self.skipped))
     }
 
-    /// Takes in an identity of the listing; its load before it.
+    /// Takes in an identity of the listing.
     pub(crate) fn list(&mut self, row: &Row<'_>) {
         match self.put(row) {
-            Some(Change::Put(entry)) => self.entries.push(entry),
+            Some(Change::Put(entry)) => self.entries.push((row.key.to_owned(), entry)),
             Some(Change::Skipped(skipped)) => self.skipped.push(skipped),
             _ => {}
         }
+    }
+
+    /// The load under `key`, if it is of the life of the identity under `lease`, created at
+    /// `created`.
+    fn load_of(&self, key: &str, lease: i64, created: i64) -> Option<u64> {
+        let load = self.loads.get(key)?;
+        load.is_of(lease, created).then_some(load.value)
     }
 
     /// An identity came or changed.
@@ -120,10 +131,7 @@ impl View {
                 // Announced here: the removal of the key that follows is news no more.
                 Ok(Reading::Departed) => return self.removed(row.key, Departure::Graceful),
                 Ok(Reading::Present(mut entry)) => {
-                    entry.load = self
-                        .loads
-                        .get(row.key)
-                        .and_then(|load| load.is_of(row.lease, row.created).then_some(load.value));
+                    entry.load = self.load_of(row.key, row.lease, row.created);
                     (entry.incarnation, Change::Put(entry))
                 }
                 Err(skipped) => (Incarnation::from_bits(0), Change::Skipped(skipped)),
