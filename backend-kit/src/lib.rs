@@ -7,6 +7,7 @@ mod codec;
 mod delegate;
 mod driver;
 mod escape;
+mod followed;
 mod lifeline;
 mod reconciler;
 mod supervisor;
@@ -22,6 +23,7 @@ pub use driver::{
     Update, Updates,
 };
 pub use escape::{escape, unescape};
+pub use followed::Followed;
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};
 pub use url::{Options, RegistryUrl};
