@@ -33,7 +33,7 @@ pub(super) struct Follower {
     /// When loads were last read.
     loads_read: Option<Instant>,
     departed: HashSet<Incarnation>,
-    changes: mpsc::Sender<Result<Update>>,
+    changes: mpsc::Sender<Update>,
 }
 
 impl Follower {
@@ -42,7 +42,7 @@ impl Follower {
         watches: Watches,
         seen: HashMap<String, Seen>,
         listing: &Listing,
-        changes: mpsc::Sender<Result<Update>>,
+        changes: mpsc::Sender<Update>,
     ) -> Self {
         Self {
             service,
@@ -59,9 +59,10 @@ impl Follower {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Returns why it has come to its end.
+    pub(super) async fn run(mut self) -> Error {
         let Err(cause) = self.follow().await;
-        let _unread = self.changes.send(Err(cause)).await;
+        cause
     }
 
     async fn follow(&mut self) -> Result<Infallible> {
@@ -262,7 +263,7 @@ impl Follower {
     async fn tell(&mut self, change: Change) -> Result<()> {
         let update = Update::new(self.revision, change);
         self.changes
-            .send(Ok(update))
+            .send(update)
             .await
             .map_err(|_| Error::new(ErrorKind::Closed, "nobody follows any more"))
     }

@@ -9,11 +9,9 @@ mod nodes;
 
 use std::collections::HashSet;
 
-use async_trait::async_trait;
-use plimsoll_backend_kit::{Interest, Subscription, Update, Updates};
+use plimsoll_backend_kit::{Followed, Interest, Subscription};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
 use zookeeper_client::{EventType, WatchedEvent};
 
 use self::branches::BranchWatches;
@@ -44,9 +42,8 @@ pub(crate) async fn subscribe(
     };
     let (sender, changes) = mpsc::channel(BACKLOG);
     let follower = Follower::new(service.clone(), watches, view.seen, &view.listing, sender);
-    let task = tokio::spawn(follower.run()).abort_handle();
-    let updates = Box::new(ZkUpdates { changes, task });
-    Ok(Subscription::new(view.listing, updates))
+    let updates = Followed::new(changes, follower.run());
+    Ok(Subscription::new(view.listing, Box::new(updates)))
 }
 
 /// What a watch has to tell.
@@ -113,24 +110,4 @@ fn node_event(event: WatchedEvent) -> Result<WatchedEvent> {
 
 fn interrupted() -> Error {
     Error::new(ErrorKind::Unavailable, "the connection was interrupted")
-}
-
-/// What the follower has to tell.
-#[derive(Debug)]
-struct ZkUpdates {
-    changes: mpsc::Receiver<Result<Update>>,
-    task: AbortHandle,
-}
-
-impl Drop for ZkUpdates {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-#[async_trait]
-impl Updates for ZkUpdates {
-    async fn next(&mut self) -> Option<Result<Update>> {
-        self.changes.recv().await
-    }
 }
