@@ -6,16 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use plimsoll_backend_kit::{Change, Departure, Skipped, Subscription, Update, Updates};
+use plimsoll_backend_kit::{Change, Departure, Followed, Skipped, Subscription, Update};
 use plimsoll_discovery_api::{Error, ErrorKind, InstanceId, Result, Revision, ServiceName};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::agent::{Health, Reading};
 use crate::error::Failure;
-use crate::pace::Pace;
+use crate::pace::{Pace, Share, until};
 use crate::paths::service_name;
 use crate::read::{Reader, Stored, View};
 use crate::resolve::{Present, Resolved, resolve};
@@ -30,6 +28,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Reading a service takes no more than one part in so many of a processor's time, however large it
 /// is and however fast it changes.
 const SHARE: u32 = 5;
+/// So much of that time may be taken at once: what follows on a quiet time is read without delay.
+const SAVED: Duration = Duration::from_millis(50);
 
 /// How a service is followed.
 #[derive(Clone, Copy, Debug)]
@@ -65,33 +65,11 @@ pub(crate) async fn subscribe(
         loads: loads.into_iter().collect(),
         poll_at: following.poll.map(|poll| Instant::now() + poll),
         pace: Pace::new(BURST, INTERVAL, Instant::now()),
+        share: Share::new(SHARE, SAVED, Instant::now()),
         changes: sender,
     };
-    let task = tokio::spawn(follower.run()).abort_handle();
-    Ok(Subscription::new(
-        listing,
-        Box::new(ConsulUpdates { changes, task }),
-    ))
-}
-
-/// What the follower has to tell.
-#[derive(Debug)]
-struct ConsulUpdates {
-    changes: mpsc::Receiver<Result<Update>>,
-    task: AbortHandle,
-}
-
-impl Drop for ConsulUpdates {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-#[async_trait]
-impl Updates for ConsulUpdates {
-    async fn next(&mut self) -> Option<Result<Update>> {
-        self.changes.recv().await
-    }
+    let updates = Followed::new(changes, follower.run());
+    Ok(Subscription::new(listing, Box::new(updates)))
 }
 
 /// Level-triggered: each answer is the whole service, and what it differs in is told. An answer
@@ -105,13 +83,15 @@ struct Follower {
     loads: BTreeMap<InstanceId, Stored>,
     poll_at: Option<Instant>,
     pace: Pace,
-    changes: mpsc::Sender<Result<Update>>,
+    share: Share,
+    changes: mpsc::Sender<Update>,
 }
 
 impl Follower {
-    async fn run(mut self) {
+    /// Returns why it has come to its end.
+    async fn run(mut self) -> Error {
         let Err(cause) = self.follow().await;
-        let _unread = self.changes.send(Err(cause)).await;
+        cause
     }
 
     async fn follow(&mut self) -> Result<Infallible> {
@@ -124,15 +104,16 @@ impl Follower {
                     let health = health?;
                     let (began, read) = (Instant::now(), health.cost);
                     self.take(health).await?;
-                    let rest = (read + began.elapsed()) * SHARE;
-                    query = self.query(Instant::now() + rest);
+                    let now = Instant::now();
+                    let rested = self.share.spend(read + (now - began), now);
+                    query = self.query(rested);
                 }
                 loads = finished(polling.as_mut()) => {
                     polling = None;
                     self.take_loads(loads?).await?;
                     self.poll_at = self.following.poll.map(|poll| Instant::now() + poll);
                 }
-                () = until(due) => polling = Some(self.poll()),
+                () = at(due) => polling = Some(self.poll()),
             }
         }
     }
@@ -143,7 +124,7 @@ impl Follower {
         let after = Some((self.revision.counter(), self.following.wait));
         let not_before = self.pace.take(Instant::now()).max(earliest);
         Box::pin(async move {
-            sleep_until(not_before).await;
+            until(not_before).await;
             agent.health(&name, Reading::Settings, None, after).await
         })
     }
@@ -271,7 +252,7 @@ impl Follower {
     async fn tell(&self, changes: Vec<Change>) -> Result<()> {
         for change in changes {
             let update = Update::new(self.revision, change);
-            let told = self.changes.send(Ok(update)).await;
+            let told = self.changes.send(update).await;
             told.map_err(|_| Error::new(ErrorKind::Closed, "nobody follows any more"))?;
         }
         Ok(())
@@ -291,9 +272,9 @@ async fn finished<T>(query: Option<&mut Query<T>>) -> T {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+async fn at(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => sleep_until(deadline).await,
+        Some(deadline) => until(deadline).await,
         None => std::future::pending().await,
     }
 }
