@@ -35,6 +35,8 @@ impl Bench {
         let builder = ConsulRegistry::builder(self.server.address().to_string());
         // A bench takes all of the machine; no check shall lapse for that.
         let builder = builder.with_root(ROOT).with_ttl(Duration::from_secs(120));
+        // Each change is told at once, as the bare requests tell of it.
+        let builder = builder.with_timings(|timings| timings.coalesce = Duration::ZERO);
         builder.build().unwrap()
     }
 
