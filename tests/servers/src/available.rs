@@ -3,7 +3,7 @@
 use std::env;
 use std::process::{Command, Stdio};
 
-/// Whether a test of the backend `name` (`zk`) can run, given whether its server was `found`; `what`
+/// Whether a test that needs `name` (`zk`) can run, given whether its server was `found`; `what`
 /// says what was looked for.
 ///
 /// Without a server the test is skipped, which is said on stderr; if `PLIMSOLL_TEST_REQUIRE` (names

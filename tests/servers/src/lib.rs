@@ -1,14 +1,16 @@
 //! Real registry servers for plimsoll's tests and benches, and the faults that befall them.
 //!
 //! A [`Process`] is one server in a directory of its own, on a [`free_port`]; a [`Proxy`] before it
-//! cuts, holds and delays what passes. What cannot be had is loudly skipped, or fails where it is
-//! [required](available()). All of it panics on what it does not expect: it is for tests.
+//! cuts, holds and delays what passes. A [`WallClock`] jumps for the processes that go by it. What
+//! cannot be had is loudly skipped, or fails where it is [required](available()). All of it panics
+//! on what it does not expect: it is for tests.
 #![expect(
     clippy::missing_panics_doc,
     reason = "in a test whatever fails is a panic"
 )]
 
 mod available;
+mod clock;
 pub mod consul;
 pub mod etcd;
 mod port;
@@ -17,6 +19,7 @@ mod proxy;
 pub mod zk;
 
 pub use available::{available, command_runs};
+pub use clock::WallClock;
 pub use port::free_port;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
