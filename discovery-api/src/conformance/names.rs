@@ -157,21 +157,27 @@ async fn names_are_listed(scene: &Scene<'_>, process: &dyn Registry, expected: &
     expected.sort_unstable();
     let deadline = tokio::time::Instant::now() + scene.timing.settle;
     loop {
-        let all = match process.services().await {
-            Ok(all) => all,
-            Err(error) => panic!("services failed while all is well: {error}"),
+        // As with lists: on a busy machine a call may be lost with its connection, and is made again.
+        let seen = match process.services().await {
+            Ok(all) => {
+                assert!(
+                    all.is_sorted_by(|a, b| a < b),
+                    "not sorted, each once: {all:?}"
+                );
+                let own = |name: &ServiceName| name.as_str().starts_with(scene.service.as_str());
+                let found: Vec<ServiceName> = all.into_iter().filter(own).collect();
+                if found == expected {
+                    return;
+                }
+                format!("{found:?}")
+            }
+            Err(error) => error.to_string(),
         };
-        assert!(
-            all.is_sorted_by(|a, b| a < b),
-            "not sorted, each once: {all:?}"
-        );
-        let own = |name: &ServiceName| name.as_str().starts_with(scene.service.as_str());
-        let found: Vec<ServiceName> = all.into_iter().filter(own).collect();
-        if found == expected {
-            return;
-        }
         let late = tokio::time::Instant::now() >= deadline;
-        assert!(!late, "expected the services {expected:?}, found {found:?}");
+        assert!(
+            !late,
+            "expected the services {expected:?}; last seen: {seen}"
+        );
         tokio::time::sleep(scene.timing.settle / 50).await;
     }
 }

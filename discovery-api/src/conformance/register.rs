@@ -235,6 +235,7 @@ pub async fn a_registration_dropped_while_pending_never_appears(harness: &dyn Ha
     .await;
     view.never("an instance that was given up", |s| !s.members().is_empty());
     scene.faults().outage().await;
+    scene.noticed(&owner).await;
     let registration = scene.register(&owner, &built(scene.builder("ghost"))).await;
     let premature = timeout(Duration::from_millis(1), registration.ready()).await;
     assert!(

@@ -156,6 +156,20 @@ impl<'h> Scene<'h> {
         }
     }
 
+    /// Waits until `process` has noticed the outage: what it asked for before that may be carried out
+    /// after it.
+    pub(super) async fn noticed(&self, process: &dyn Registry) {
+        let deadline = Instant::now() + self.timing.detection;
+        while let Ok(Ok(_)) = timeout(self.timing.detection, process.list(&self.service)).await {
+            assert!(
+                Instant::now() < deadline,
+                "expected reads to fail within {:?} of an outage",
+                self.timing.detection
+            );
+            sleep(step(self.timing.detection)).await;
+        }
+    }
+
     /// Lists the service of the case for `quiet`, and fails if a list does not satisfy `wanted`.
     pub(super) async fn list_stays(
         &self,
