@@ -1,4 +1,5 @@
-//! Providers as processes of their own, which are killed, stopped, and started twice.
+//! Providers and a consumer as processes of their own, which are killed, stopped, started twice, and
+//! told the wrong time.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,19 +13,19 @@
 mod support;
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{Instance, LoadUpdater, RegistrationState, Registry, Snapshot};
-use plimsoll_test_servers::Process;
 use plimsoll_test_servers::zk::available;
+use plimsoll_test_servers::{Mode, Process, WallClock};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::Stat;
 
 use support::bench::{Bench, PATIENCE, eventually, ids, state};
-use support::harness::{SESSION, builder, identity, load};
+use support::harness::{SESSION, builder, identity, load, timing};
 
 /// The server's tick.
 const TICK: Duration = Duration::from_millis(200);
@@ -35,58 +36,182 @@ const SLACK: Duration = Duration::from_secs(2);
 const ADDRESS: &str = "PLIMSOLL_PROVIDER_ADDRESS";
 const ID: &str = "PLIMSOLL_PROVIDER_ID";
 
+fn registry() -> ZkRegistry {
+    let address = variable(ADDRESS).parse();
+    builder(address.unwrap()).build().unwrap()
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).expect("to be started by another test")
+}
+
 /// Started by the other tests as a process of its own, which they end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a process of the other tests"]
 async fn provider_process() {
-    let variable = |name| std::env::var(name).expect("to be started by another test");
-    let address: SocketAddr = variable(ADDRESS).parse().unwrap();
-    let registry = builder(address).build().unwrap();
     let instance = Instance::builder("orders", "10.0.0.9", 9090).with_id(variable(ID));
+    let registry = registry();
     let registration = registry.register(instance.build().unwrap()).await.unwrap();
-    let mut states = registration.states();
+    let (mut states, mut time) = (registration.states(), WallTime::now());
     // Its load never stands still, so a write that it should not make is one that is seen.
     for load in 1_000_000.. {
         registration.load().set(load);
         if let Ok(state) = timeout(Duration::from_millis(20), states.next()).await {
             println!("state: {:?}", state.unwrap());
         }
+        time.tell_of_jumps();
     }
 }
 
-/// A running provider.
-struct Provider {
+/// The same, for one that watches.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a process of the other tests"]
+async fn consumer_process() {
+    let registry = registry();
+    let mut watch = registry.watch(&"orders".parse().unwrap()).await.unwrap();
+    let (mut time, mut load) = (WallTime::now(), None);
+    loop {
+        if let Ok(snapshot) = timeout(Duration::from_millis(20), watch.next()).await {
+            println!("view: {}", view(&snapshot.unwrap()));
+        }
+        let of_a = |s: std::sync::Arc<Snapshot>| s.get("a").and_then(|m| m.load().get());
+        let latest = watch.latest().and_then(of_a);
+        if latest != load {
+            load = latest;
+            println!("load: {}", load.unwrap_or(0));
+        }
+        time.tell_of_jumps();
+    }
+}
+
+/// All there is to a view but the loads.
+fn view(snapshot: &Snapshot) -> String {
+    let members = snapshot.members().iter().map(|m| {
+        let standing = if m.standing().is_registered() {
+            "registered"
+        } else {
+            "suspect"
+        };
+        format!("{} in {} {standing}, ", m.id(), m.incarnation())
+    });
+    let members: String = members.collect();
+    format!("{members}live: {}", snapshot.freshness().is_live())
+}
+
+/// The wall clock, by the monotonic one.
+struct WallTime {
+    start: (SystemTime, Instant),
+    ahead: i64,
+}
+
+impl WallTime {
+    fn now() -> Self {
+        Self {
+            start: (SystemTime::now(), Instant::now()),
+            ahead: 0,
+        }
+    }
+
+    #[expect(
+        clippy::print_stdout,
+        reason = "what a process says to the test that started it"
+    )]
+    /// Says by how many minutes it is ahead of what it was in the beginning, if that has changed.
+    fn tell_of_jumps(&mut self) {
+        let expected = self.start.0 + self.start.1.elapsed();
+        let now = SystemTime::now();
+        let (sign, off) = match now.duration_since(expected) {
+            Ok(ahead) => (1, ahead),
+            Err(behind) => (-1, behind.duration()),
+        };
+        let ahead = sign * i64::try_from((off.as_secs() + 30) / 60).unwrap();
+        if ahead != self.ahead {
+            self.ahead = ahead;
+            println!("ahead: {ahead} min");
+        }
+    }
+}
+
+/// A running process, and what it says.
+struct Running {
     process: Process,
     log: PathBuf,
 }
 
-impl Provider {
-    fn start(bench: &Bench, id: &str, name: &str) -> Self {
+impl Running {
+    fn provider(bench: &Bench, id: &str, name: &str) -> Self {
+        let mut command = command("provider_process", bench);
+        command.env(ID, id);
+        Self::start(bench, name, &mut command)
+    }
+
+    /// Whose wall clock is `clock`.
+    fn provider_by(clock: &WallClock, bench: &Bench, id: &str) -> Self {
+        let mut command = command("provider_process", bench);
+        command.env(ID, id).envs(clock.environment());
+        Self::start(bench, "provider", &mut command)
+    }
+
+    fn consumer_by(clock: &WallClock, bench: &Bench) -> Self {
+        let mut command = command("consumer_process", bench);
+        Self::start(bench, "consumer", command.envs(clock.environment()))
+    }
+
+    fn start(bench: &Bench, name: &str, command: &mut Command) -> Self {
         let log = bench.server.directory().join(name);
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--ignored", "--exact", "--nocapture", "provider_process"])
-            .env(ADDRESS, bench.server.address().to_string())
-            .env(ID, id);
-        let process = Process::spawn(&mut command, &log);
+        let process = Process::spawn(command, &log);
         Self { process, log }
     }
 
-    fn has_been(&self, state: &str) -> bool {
+    /// What it has said of `subject`, in its order.
+    fn said(&self, subject: &str) -> Vec<String> {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
-        log.contains(&format!("state: {state}"))
+        let whole = log.rsplit_once('\n').unwrap_or_default().0;
+        let told = whole
+            .lines()
+            .filter_map(|line| line.strip_prefix(subject)?.strip_prefix(": "));
+        told.map(str::to_owned).collect()
+    }
+
+    fn last_said(&self, subject: &str) -> Option<String> {
+        self.said(subject).pop()
+    }
+
+    fn has_been(&self, state: &str) -> bool {
+        self.times(state) > 0
     }
 
     /// How often it has come to this state.
     fn times(&self, state: &str) -> usize {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        log.matches(&format!("state: {state}")).count()
+        let states = self.said("state");
+        states.iter().filter(|said| said.starts_with(state)).count()
     }
 
     async fn comes_to(&self, state: &str) {
         let been = || async { self.has_been(state).then_some(()) };
         eventually(&format!("a process that is {state}"), been).await;
     }
+
+    /// Waits until the last that it has said of `subject` is as `wanted`.
+    async fn says(&self, subject: &str, wanted: impl Fn(&str) -> bool) -> String {
+        eventually(&format!("a process with another {subject}"), || async {
+            self.last_said(subject).filter(|said| wanted(said))
+        })
+        .await
+    }
+
+    fn load(&self) -> u64 {
+        self.last_said("load")
+            .map_or(0, |load| load.parse().unwrap())
+    }
+}
+
+fn command(process: &str, bench: &Bench) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "--nocapture", process])
+        .env(ADDRESS, bench.server.address().to_string());
+    command
 }
 
 /// A bench with somebody else on it, so that nobody is ever the last.
@@ -106,7 +231,7 @@ async fn a_killed_process_is_removed_within_its_session_timeout_and_a_tick() {
         return;
     }
     let (bench, _other) = bench().await;
-    let mut provider = Provider::start(&bench, "a", "provider");
+    let mut provider = Running::provider(&bench, "a", "provider");
     node(&bench, "the node of a process", |_| true).await;
     let watch = bench.consumer.watch(&bench.service).await.unwrap();
     let shows = |wanted: &'static [&str]| {
@@ -130,7 +255,7 @@ async fn a_process_stopped_past_its_session_writes_nothing_over_its_successor() 
         return;
     }
     let (bench, _other) = bench().await;
-    let provider = Provider::start(&bench, "a", "provider");
+    let provider = Running::provider(&bench, "a", "provider");
     provider.comes_to("Live").await;
     provider.process.pause();
     eventually("its node to go", || async {
@@ -185,7 +310,7 @@ async fn a_process_stopped_past_its_session_registers_anew_when_it_runs_again() 
         return;
     }
     let (bench, _other) = bench().await;
-    let provider = Provider::start(&bench, "a", "provider");
+    let provider = Running::provider(&bench, "a", "provider");
     provider.comes_to("Live").await;
     let before = node(&bench, "the node", |_| true).await;
     provider.process.pause();
@@ -216,10 +341,10 @@ async fn two_processes_with_one_id_do_not_take_turns() {
         return;
     }
     let (bench, _other) = bench().await;
-    let mut first = Provider::start(&bench, "a", "first");
+    let mut first = Running::provider(&bench, "a", "first");
     first.comes_to("Live").await;
     let owner = node(&bench, "the node", |_| true).await;
-    let second = Provider::start(&bench, "a", "second");
+    let second = Running::provider(&bench, "a", "second");
     second.comes_to("Conflict").await;
     let (mut changes, mut owned_by) = (0, owner.ephemeral_owner);
     let until = Instant::now() + 3 * SESSION;
@@ -252,7 +377,7 @@ async fn a_process_started_again_with_its_id_waits_for_its_former_session_and_th
         return;
     }
     let (bench, _other) = bench().await;
-    let mut first = Provider::start(&bench, "a", "first");
+    let mut first = Running::provider(&bench, "a", "first");
     first.comes_to("Live").await;
     first.process.kill();
     let again = bench.provider.register(bench.instance("a")).await.unwrap();
@@ -267,4 +392,77 @@ async fn a_process_started_again_with_its_id_waits_for_its_former_session_and_th
     timeout(PATIENCE, bench.listed("the second, idle", holds))
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_registration_and_no_view_changes_when_the_clocks_jump() {
+    if !available() || !WallClock::available() {
+        return;
+    }
+    let (bench, _other) = bench().await;
+    let clocks = [WallClock::start(), WallClock::start()];
+    let provider = Running::provider_by(&clocks[0], &bench, "a");
+    provider.comes_to("Live").await;
+    let node_before = node(&bench, "the node", |_| true).await;
+    let consumer = Running::consumer_by(&clocks[1], &bench);
+    consumer
+        .says("view", |view| {
+            view.contains("a in ") && view.contains("z in ")
+        })
+        .await;
+    let before = (provider.said("state"), consumer.said("view"));
+    // To the hour after and before, and against each other.
+    for minutes in [[60, -60], [-60, 60]] {
+        for (clock, minutes) in clocks.iter().zip(minutes) {
+            clock.jump_to(60 * minutes);
+        }
+        for (process, minutes) in [&provider, &consumer].into_iter().zip(minutes) {
+            process
+                .says("ahead", |said| said == format!("{minutes} min"))
+                .await;
+        }
+        let load = consumer.load();
+        // Past the end of a lease that is renewed too late.
+        let until = Instant::now() + SESSION + TICK + SLACK;
+        while Instant::now() < until {
+            let stat = bench.stat("a").await.map(|s| (s.czxid, s.ephemeral_owner));
+            assert_eq!(stat, Some((node_before.czxid, node_before.ephemeral_owner)));
+            sleep(Duration::from_millis(50)).await;
+        }
+        // In all that time the load has never stood still for longer than it may.
+        let published = consumer.said("load").len();
+        eventually("loads that go on", || async {
+            (consumer.load() > load && consumer.said("load").len() > published).then_some(())
+        })
+        .await;
+        assert_eq!((provider.said("state"), consumer.said("view")), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_suspect_stays_so_for_the_grace_however_the_clock_jumps() {
+    if !available() || !WallClock::available() {
+        return;
+    }
+    let (bench, _other) = bench().await;
+    let clock = WallClock::start();
+    let consumer = Running::consumer_by(&clock, &bench);
+    consumer.says("view", |view| view.contains("z in ")).await;
+    bench.proxy.set(Mode::End);
+    // The last one of all is not believed to be gone.
+    consumer.says("view", |view| view.contains("suspect")).await;
+    let suspected = Instant::now();
+    let before = consumer.said("view");
+    let grace = timing().grace;
+    for (minutes, until) in [(60, grace / 3), (-60, 2 * grace / 3)] {
+        clock.jump_to(60 * minutes);
+        consumer
+            .says("ahead", |said| said == format!("{minutes} min"))
+            .await;
+        sleep(until.saturating_sub(suspected.elapsed())).await;
+        assert_eq!(consumer.said("view"), before);
+    }
+    consumer.says("view", |view| !view.contains("z in ")).await;
+    let took = suspected.elapsed();
+    assert!(took < grace + SLACK, "{took:?}");
 }
