@@ -1,19 +1,29 @@
 //! What holds with many, and with much at once.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failure to set up is a failure of the test"
+)]
+
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{Registration, Registry, Snapshot, Watch};
+use plimsoll_discovery_api::{
+    Incarnation, Instance, LoadUpdater, Registration, RegistrationState, Registry, Snapshot, Watch,
+};
+use plimsoll_test_servers::zk::{Server, available};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
 
-use support::bench::{Bench, PATIENCE, eventually, fault, monitored, zxid};
+use support::bench::{Bench, PATIENCE, eventually, fault, monitored, state, transactions};
 use support::harness::{ROOT, SESSION, builder, identity, load};
 
 fault! {
-    /// 1,000 connections a second that come and go: no more writes than the interval of 50 ms
+    /// 10,000 connections a second that come and go: no more writes than the interval of 50 ms
     /// allows, and in the end the exact count.
     async fn a_storm_of_connections_writes_no_more_than_the_interval_allows(bench: Bench) {
         let registration = bench.live("a").await;
@@ -23,7 +33,7 @@ fault! {
         let handle = registration.load();
         let mut open = Vec::new();
         while started.elapsed() < Duration::from_secs(10) {
-            for _ in 0..10 {
+            for _ in 0..100 {
                 open.push(handle.acquire());
             }
             sleep(Duration::from_millis(10)).await;
@@ -55,10 +65,9 @@ fault! {
         let seconds = 5;
         let deadline = Instant::now() + Duration::from_secs(50);
         let packets = loop {
-            let (before, packets) = (zxid(&bench.server), monitored(&bench.server, "zk_packets_received"));
+            let (before, packets) = (transactions(&bench.server), monitored(&bench.server, "zk_packets_received"));
             sleep(Duration::from_secs(seconds)).await;
-            assert!(!before.is_empty());
-            let after = zxid(&bench.server);
+            let after = transactions(&bench.server);
             if before == after {
                 break packets;
             }
@@ -108,36 +117,164 @@ fault! {
 }
 
 fault! {
-    /// They come back apart from each other, and each as it was.
-    async fn a_hundred_handles_find_a_restarted_server_again(bench: Bench) {
-        const HANDLES: usize = 100;
+    /// Nobody writes a load but its owner, who knows what it wrote last: no write is made twice. Of
+    /// those that fail a server keeps count as of those that succeed.
+    async fn sixteen_writers_side_by_side_never_conflict(bench: Bench) {
+        const WRITERS: u64 = 16;
+        const WRITES: i32 = 50;
         let mut handles = Vec::new();
-        for index in 0..HANDLES {
-            let registry = builder(bench.server.address()).build().unwrap();
-            let registration = registry.register(bench.instance(&format!("i{index:03}"))).await.unwrap();
-            let watch = registry.watch(&bench.service).await.unwrap();
-            handles.push((registration, watch, registry));
+        for index in 0..WRITERS {
+            // A load is written when the test says so, and at no other time.
+            let registry = ZkRegistry::builder([bench.server.address().to_string()])
+                .with_root(ROOT)
+                .with_timings(|timings| {
+                    timings.load.min_interval = Duration::from_secs(600);
+                    timings.load.max_age = Duration::from_secs(600);
+                })
+                .build()
+                .unwrap();
+            let registration = registry.register(bench.instance(&format!("i{index:02}"))).await.unwrap();
+            timeout(PATIENCE, registration.ready()).await.unwrap().unwrap();
+            handles.push((registration, registry));
         }
-        let whole = |s: &Snapshot| {
-            let registered = s.members().iter().filter(|m| m.standing().is_registered());
-            s.freshness().is_live() && registered.count() == HANDLES
-        };
-        let lives = |handles: &[(Registration, Watch, ZkRegistry)]| {
-            let lives = handles.iter().map(|(r, ..)| r.state().incarnation());
-            lives.collect::<Option<Vec<_>>>()
-        };
-        for (_, watch, _) in &handles {
-            eventually("everybody", || async { watch.latest().filter(|s| whole(s)).map(drop) }).await;
-        }
-        let before = eventually("all live", || async { lives(&handles) }).await;
-        tokio::task::block_in_place(|| bench.server.restart());
-        for (registration, watch, _) in &handles {
-            eventually("a live registration", || async {
-                registration.state().is_live().then_some(())
+        let before = transactions(&bench.server);
+        let writers: Vec<_> = handles.iter().map(|(registration, _)| {
+            let load = registration.load();
+            tokio::spawn(async move {
+                for value in 1..=WRITES.unsigned_abs() {
+                    load.set(value.into());
+                    load.flush().await.unwrap();
+                }
             })
-            .await;
-            eventually("everybody", || async { watch.latest().filter(|s| whole(s)).map(drop) }).await;
+        }).collect();
+        for writer in writers {
+            timeout(PATIENCE, writer).await.unwrap().unwrap();
         }
-        assert_eq!(lives(&handles), Some(before), "none had to begin anew");
+        assert_eq!(transactions(&bench.server) - before, WRITERS * u64::from(WRITES.unsigned_abs()));
+        for index in 0..WRITERS {
+            let path = load(&bench.service, &format!("i{index:02}"));
+            let (value, stat) = bench.operator.get_data(&path).await.unwrap();
+            assert_eq!((value, stat.version), (WRITES.to_string().into_bytes(), WRITES));
+        }
+    }
+}
+
+/// They come back apart from each other, and each as it was: with the settings that a program gets
+/// which sets none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_handles_find_a_restarted_server_again() {
+    if !available() {
+        return;
+    }
+    let mut server = Server::start();
+    let mut herd = Herd::gather(&server).await;
+    let before = herd.lives().await;
+    tokio::task::block_in_place(|| server.kill());
+    let killed = Instant::now();
+    for handle in &mut herd.handles {
+        let stale = handle.watch.wait_for(|s| !s.freshness().is_live());
+        timeout(PATIENCE, stale).await.unwrap().unwrap();
+    }
+    // By then each waits for up to 1.6 s or more, evenly distributed, before it tries again.
+    sleep(Duration::from_secs(3).saturating_sub(killed.elapsed())).await;
+    tokio::task::block_in_place(|| server.restart());
+    let started = Instant::now();
+    let mut returns: Vec<Duration> = herd
+        .return_of_each()
+        .await
+        .iter()
+        .map(|at| at.duration_since(started))
+        .collect();
+    returns.sort_unstable();
+    let latest = returns[Herd::HANDLES - 1];
+    let crowd = (0..Herd::HANDLES).map(|first| {
+        let until = returns[first] + Herd::MOMENT;
+        returns.partition_point(|at| *at <= until) - first
+    });
+    let crowd = crowd.max().unwrap();
+    println!(
+        "all back after {latest:?}, {crowd} of them within {:?}",
+        Herd::MOMENT
+    );
+    assert!(latest < Duration::from_secs(10), "{latest:?}");
+    assert!(crowd <= Herd::HANDLES * 2 / 5, "{crowd}");
+    assert_eq!(herd.lives().await, before, "none had to begin anew");
+}
+
+/// Handles of a session each, which register one instance each and watch one service of ten.
+struct Herd {
+    handles: Vec<InHerd>,
+}
+
+struct InHerd {
+    _registry: ZkRegistry,
+    registration: Registration,
+    watch: Watch,
+}
+
+impl Herd {
+    const HANDLES: usize = 1_000;
+    const SERVICE: usize = 10;
+    const MOMENT: Duration = Duration::from_millis(250);
+
+    async fn gather(server: &Server) -> Self {
+        let mut all = JoinSet::new();
+        for index in 0..Self::HANDLES {
+            let address = server.address().to_string();
+            all.spawn(async move {
+                let registry = ZkRegistry::builder([address])
+                    .with_root(ROOT)
+                    .build()
+                    .unwrap();
+                let service = format!("s{}", index / Self::SERVICE);
+                let instance =
+                    Instance::builder(&service, "10.0.0.7", 8080).with_id(format!("i{index}"));
+                let registration = registry.register(instance.build().unwrap()).await.unwrap();
+                timeout(PATIENCE, registration.ready())
+                    .await
+                    .unwrap()
+                    .unwrap();
+                let watch = registry.watch(&service.parse().unwrap()).await.unwrap();
+                InHerd {
+                    _registry: registry,
+                    registration,
+                    watch,
+                }
+            });
+        }
+        let mut herd = Self {
+            handles: all.join_all().await,
+        };
+        herd.return_of_each().await;
+        herd
+    }
+
+    /// Waits until each follows its whole service, and says since when.
+    async fn return_of_each(&mut self) -> Vec<Instant> {
+        let mut returns = JoinSet::new();
+        for mut handle in self.handles.drain(..) {
+            returns.spawn(async move {
+                let whole = |s: &Snapshot| {
+                    let registered = s.members().iter().filter(|m| m.standing().is_registered());
+                    s.freshness().is_live() && registered.count() == Self::SERVICE
+                };
+                let returned = timeout(2 * PATIENCE, handle.watch.wait_for(whole)).await;
+                returned.unwrap().unwrap();
+                (Instant::now(), handle)
+            });
+        }
+        let (times, handles) = returns.join_all().await.into_iter().unzip();
+        self.handles = handles;
+        times
+    }
+
+    async fn lives(&self) -> BTreeMap<String, Option<Incarnation>> {
+        let mut lives = BTreeMap::new();
+        for InHerd { registration, .. } in &self.handles {
+            state(registration, "Live", RegistrationState::is_live).await;
+            let id = registration.instance().id().to_string();
+            lives.insert(id, registration.state().incarnation());
+        }
+        lives
     }
 }

@@ -143,14 +143,13 @@ pub fn monitored(server: &Server, name: &str) -> i64 {
         .unwrap_or(-1)
 }
 
-/// The last transaction of the server.
-pub fn zxid(server: &Server) -> String {
+/// How many transactions there have been, with those that failed.
+pub fn transactions(server: &Server) -> u64 {
     let answer = server.ask("srvr").unwrap_or_default();
-    answer
+    let last = answer
         .lines()
-        .find(|line| line.starts_with("Zxid:"))
-        .unwrap_or_default()
-        .to_owned()
+        .find_map(|line| line.strip_prefix("Zxid: 0x"));
+    u64::from_str_radix(last.expect("the last transaction").trim(), 16).expect("a number")
 }
 
 /// One claim, tested on a bench of its own; without a server it says loudly that nothing was.
