@@ -1,5 +1,6 @@
 //! The contract, held against real servers: as they are, behind nested pointers with outages in
 //! which nothing is refused and nothing answered, and against the newest and the oldest releases.
+//! Those that are not named are of the release that `PLIMSOLL_TEST_ZK` chooses.
 
 mod support;
 
@@ -43,9 +44,9 @@ mod newest {
 }
 
 /// Without watches on whole branches and reads of several nodes at once.
-mod as_3_5 {
+mod v3_5 {
     plimsoll_discovery_api::__conformance_cases! {
-        [conformance] available ZkHarness::of_old_release(OldRelease::V3_5, Mode::Refuse);
+        [conformance] v3_5_available ZkHarness::of_3_5(Mode::Refuse);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -402,10 +403,12 @@ fault! {
         let watch = bench.consumer.watch(&bench.service).await.unwrap();
         let (service, operator) = (bench.service.clone(), bench.operator.clone());
         let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+        // Each goes on until both have done enough to have met.
+        let (rounds, lists) = (Cell::new(0_u32), Cell::new(0_u32));
+        let unmet = || rounds.get() < 500 || lists.get() < 50;
         let churn = async {
-            let until = Instant::now() + Duration::from_secs(3);
-            let mut round = 0_u32;
-            while Instant::now() < until {
+            while unmet() {
+                let round = rounds.replace(rounds.get() + 1);
                 let id = format!("i{}", round % 50);
                 let path = identity(&service, &id);
                 let node = format!(r#"{{"name":"orders","id":"{id}","address":"10.0.0.1","port":80}}"#);
@@ -419,21 +422,17 @@ fault! {
                         let _gone_already = operator.delete(&identity(&service, &format!("i{id}")), None).await;
                     }
                 }
-                round += 1;
             }
-            round
         };
         let listing = async {
-            let (until, mut lists) = (Instant::now() + Duration::from_secs(3), 0);
-            while Instant::now() < until {
+            while unmet() {
                 let list = bench.consumer.list(&bench.service).await.expect("a list in the churn");
                 assert!(list.get("stays").is_some());
-                lists += 1;
+                lists.set(lists.get() + 1);
             }
-            lists
         };
-        let (rounds, lists) = tokio::join!(churn, listing);
-        assert!(rounds > 300 && lists > 30, "{rounds} rounds, {lists} lists");
+        let met = async { tokio::join!(churn, listing) };
+        timeout(2 * PATIENCE, met).await.expect("lists in the churn to come to an end");
         let parent = identity(&bench.service, "x");
         let parent = parent.rsplit_once('/').unwrap().0;
         let mut truth = bench.operator.list_children(parent).await.unwrap();

@@ -14,7 +14,7 @@ use plimsoll_backend_kit::RegistryUrl;
 use plimsoll_backend_zk::{Acl, ZkRegistry};
 use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Registry};
 use plimsoll_test_servers::free_port;
-use plimsoll_test_servers::zk::{Server, available};
+use plimsoll_test_servers::zk::{Server, available, class};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -109,14 +109,17 @@ async fn what_a_user_creates_is_the_users_alone_unless_it_is_said_otherwise() {
 /// A server that knows `alice` by her password.
 fn sasl_server(dir: &TempDir) -> Server {
     let users = dir.path().join("jaas.conf");
-    let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
+    let module = class("server.auth.DigestLoginModule");
     fs::write(
         &users,
         format!("Server {{ {module} required user_alice=\"secret\"; }};\n"),
     )
     .unwrap();
     Server::start_with(
-        "authProvider.sasl=org.apache.zookeeper.server.auth.SASLAuthenticationProvider\n",
+        &format!(
+            "authProvider.sasl={}\n",
+            class("server.auth.SASLAuthenticationProvider")
+        ),
         &[&format!(
             "-Djava.security.auth.login.config={}",
             users.display()
@@ -208,8 +211,8 @@ fn tls_server(authority: &Authority, dir: &TempDir) -> (Server, String) {
     let server = Server::start_with(
         &format!(
             "secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
-             serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
-             ssl.keyStore.location={}\nssl.trustStore.location={}\nssl.clientAuth=need\n",
+             serverCnxnFactory={}\nssl.keyStore.location={}\nssl.trustStore.location={}\nssl.clientAuth=need\n",
+            class("server.NettyServerCnxnFactory"),
             keys.display(),
             trusted.display(),
         ),

@@ -42,6 +42,11 @@ impl ZkHarness {
         Self::with(Server::start_newest(), None, outage, false)
     }
 
+    /// A server of release 3.5.
+    pub fn of_3_5(outage: Mode) -> Self {
+        Self::with(Server::start_3_5(), None, outage, false)
+    }
+
     /// A server that does what `release` did.
     pub fn of_old_release(release: OldRelease, outage: Mode) -> Self {
         let server = Server::start();

@@ -1,10 +1,14 @@
 //! The releases there are.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 
 use crate::command_runs;
 
+/// Which release [`Server::start`](super::Server::start) and ensembles are of, if not the one
+/// installed: `3.5`, `newest`, or the class path of a server.
+const CHOICE: &str = "PLIMSOLL_TEST_ZK";
 /// Where Debian's package puts the library; its manifest pulls in what it needs.
 const INSTALLED: &str = "/usr/share/java/zookeeper.jar";
 const LOGGER: &str = "/usr/share/java/slf4j-simple.jar";
@@ -15,42 +19,115 @@ const NEWEST: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../target/servers/trixie/usr/share/java"
 );
+const V3_5: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../target/servers/flink/flink-shaded-zookeeper-3.5.9.jar"
+);
 const OLDEST: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../target/servers/bullseye/usr/share/java"
 );
-/// Which that one needs, and finds nowhere by itself.
+/// Which those need that find nothing by themselves.
 const LOGGING: &str = "/usr/share/java/slf4j-api.jar";
+/// How the names of the server's classes begin.
+const PACKAGE: &str = "org.apache.zookeeper";
+/// And in the jar that has them under another name.
+const SHADED_PACKAGE: &str = "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper";
 
 /// Whether there is a server to test with; see [`available`](crate::available()).
 #[must_use]
 pub fn available() -> bool {
-    let found = Path::new(INSTALLED).exists() && command_runs("java", "-version");
-    crate::available("zk", found, &format!("java and {INSTALLED}"))
+    let what = format!("{INSTALLED}, or what {CHOICE} says");
+    found("zk", Release::chosen().is_some(), &what)
 }
 
 /// Whether there is one of a newer release than the one installed; its name is `zk-newest`.
 #[must_use]
 pub fn newest_available() -> bool {
-    let found = newest_class_path().is_some() && command_runs("java", "-version");
-    crate::available("zk-newest", found, &format!("java and {NEWEST}"))
+    found("zk-newest", Release::newest().is_some(), NEWEST)
+}
+
+/// Whether there is one of release 3.5; its name is `zk-3.5`.
+#[must_use]
+pub fn v3_5_available() -> bool {
+    found("zk-3.5", Release::v3_5().is_some(), V3_5)
 }
 
 /// Whether there is one of a release before 3.5; its name is `zk-oldest`.
 #[must_use]
 pub fn oldest_available() -> bool {
-    let found = oldest_class_path().is_some() && command_runs("java", "-version");
-    crate::available("zk-oldest", found, &format!("java and {OLDEST}"))
+    found("zk-oldest", Release::oldest().is_some(), OLDEST)
 }
 
-/// The library that the server installed brings with it is older, and must not be found first.
-pub(super) fn newest_class_path() -> Option<String> {
-    let (jute, server) = (jar(NEWEST, "zookeeper-jute-")?, jar(NEWEST, "zookeeper-3")?);
-    Some(format!("{jute}:{server}"))
+/// What the class `name` of the server, such as `server.NettyServerCnxnFactory`, is called in full in
+/// the release that [`Server::start`](super::Server::start) starts.
+#[must_use]
+pub fn class(name: &str) -> String {
+    Release::chosen().expect("a server").class(name)
 }
 
-pub(super) fn oldest_class_path() -> Option<String> {
-    Some(format!("{}:{LOGGING}", jar(OLDEST, "zookeeper-3.4")?))
+fn found(name: &str, found: bool, what: &str) -> bool {
+    let found = found && command_runs("java", "-version");
+    crate::available(name, found, &format!("java and {what}"))
+}
+
+/// What it takes to start a server of one release.
+#[derive(Clone, Debug)]
+pub(super) struct Release {
+    pub(super) class_path: String,
+    package: &'static str,
+    /// Options of its Java process.
+    pub(super) options: &'static [&'static str],
+}
+
+impl Release {
+    /// The one installed, unless another one was chosen; what was chosen and is not there is none.
+    pub(super) fn chosen() -> Option<Self> {
+        match env::var(CHOICE).as_deref() {
+            Err(_) | Ok("") => Path::new(INSTALLED)
+                .exists()
+                .then(|| Self::of(&format!("{INSTALLED}:{NETTY}"))),
+            Ok("3.5") => Self::v3_5(),
+            Ok("newest") => Self::newest(),
+            Ok(class_path) => Some(Self::of(&format!("{class_path}:{LOGGING}"))),
+        }
+    }
+
+    /// The library that the server installed brings with it is older, and must not be found first.
+    pub(super) fn newest() -> Option<Self> {
+        let (jute, server) = (jar(NEWEST, "zookeeper-jute-")?, jar(NEWEST, "zookeeper-3")?);
+        Some(Self::of(&format!("{jute}:{server}")))
+    }
+
+    pub(super) fn v3_5() -> Option<Self> {
+        let release = || Self {
+            package: SHADED_PACKAGE,
+            ..Self::of(&format!("{V3_5}:{LOGGING}"))
+        };
+        Path::new(V3_5).exists().then(release)
+    }
+
+    pub(super) fn oldest() -> Option<Self> {
+        let class_path = format!("{}:{LOGGING}", jar(OLDEST, "zookeeper-3.4")?);
+        Some(Self {
+            // It looks for a library that is not there.
+            options: &["-Dzookeeper.jmx.log4j.disable=true"],
+            ..Self::of(&class_path)
+        })
+    }
+
+    /// With what makes a server say on its standard output what it does.
+    fn of(class_path: &str) -> Self {
+        Self {
+            class_path: format!("{class_path}:{LOGGER}"),
+            package: PACKAGE,
+            options: &[],
+        }
+    }
+
+    pub(super) fn class(&self, name: &str) -> String {
+        format!("{}.{name}", self.package)
+    }
 }
 
 /// With its version in its name, as those that are links to another directory have not.
@@ -59,14 +136,4 @@ fn jar(directory: &str, start: &str) -> Option<String> {
     let mut names = jars.map(|jar| jar.file_name().to_string_lossy().into_owned());
     let name = names.find(|name| name.starts_with(start) && name.ends_with(".jar"))?;
     Some(format!("{directory}/{name}"))
-}
-
-/// The library of the installed release, with what its own manifest forgets.
-pub(super) fn installed_class_path() -> String {
-    format!("{INSTALLED}:{NETTY}")
-}
-
-/// What makes a server say on its standard output what it does.
-pub(super) fn logger() -> &'static str {
-    LOGGER
 }

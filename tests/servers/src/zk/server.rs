@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::release::{installed_class_path, logger, newest_class_path, oldest_class_path};
+use super::release::Release;
 use crate::{Process, free_port};
 
 /// One server, by itself or a member of an [`Ensemble`](super::Ensemble).
@@ -25,8 +25,8 @@ pub struct Server {
 /// What is particular to a server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Setup {
-    /// The installed release, unless it is this.
-    pub(super) class_path: Option<String>,
+    /// The chosen release, unless it is this.
+    pub(super) release: Option<Release>,
     /// Lines of its configuration.
     pub(super) settings: String,
     /// Options of its Java process.
@@ -36,7 +36,8 @@ pub(super) struct Setup {
 }
 
 impl Server {
-    /// Starts one of the installed release.
+    /// Starts one of the installed release, or of the one that is chosen by `PLIMSOLL_TEST_ZK`:
+    /// `3.5`, `newest`, or the class path of a server.
     #[must_use]
     pub fn start() -> Self {
         Self::start_as(Setup::default())
@@ -46,7 +47,16 @@ impl Server {
     #[must_use]
     pub fn start_newest() -> Self {
         Self::start_as(Setup {
-            class_path: Some(newest_class_path().expect("a newer release")),
+            release: Some(Release::newest().expect("a newer release")),
+            ..Setup::default()
+        })
+    }
+
+    /// Starts one of release 3.5.
+    #[must_use]
+    pub fn start_3_5() -> Self {
+        Self::start_as(Setup {
+            release: Some(Release::v3_5().expect("release 3.5")),
             ..Setup::default()
         })
     }
@@ -55,15 +65,13 @@ impl Server {
     #[must_use]
     pub fn start_oldest() -> Self {
         Self::start_as(Setup {
-            class_path: Some(oldest_class_path().expect("an older release")),
-            // It looks for a library that is not there.
-            options: vec!["-Dzookeeper.jmx.log4j.disable=true".to_owned()],
+            release: Some(Release::oldest().expect("an older release")),
             ..Setup::default()
         })
     }
 
-    /// Starts one with more `settings`, lines of its configuration, and `options` of its Java
-    /// process.
+    /// Starts one like [`start`](Self::start), with more `settings`, lines of its configuration, and
+    /// `options` of its Java process.
     #[must_use]
     pub fn start_with(settings: &str, options: &[&str]) -> Self {
         Self::start_as(Setup {
@@ -106,6 +114,8 @@ impl Server {
 
     /// Starts the process, and waits for nothing.
     pub(super) fn launch(&mut self) {
+        let release = self.setup.release.clone().or_else(Release::chosen);
+        let release = release.expect("an installed server");
         let data = self.dir.path().join("data");
         let config = format!(
             "tickTime=200\ninitLimit=50\nsyncLimit=50\ndataDir={}\nclientPort={}\n\
@@ -120,8 +130,6 @@ impl Server {
             fs::create_dir_all(&data).expect("a directory");
             fs::write(data.join("myid"), number.to_string()).expect("its number");
         }
-        let class_path = self.setup.class_path.clone();
-        let class_path = class_path.unwrap_or_else(installed_class_path);
         let mut java = Command::new("java");
         java.args([
             "-Xmx128m",
@@ -130,9 +138,10 @@ impl Server {
             "-Xshare:auto",
             "-Dzookeeper.forceSync=no",
         ])
+        .args(release.options)
         .args(&self.setup.options)
-        .args(["-cp", &format!("{class_path}:{}", logger())])
-        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+        .args(["-cp", &release.class_path])
+        .arg(release.class("server.quorum.QuorumPeerMain"))
         .arg(self.dir.path().join("zoo.cfg"));
         self.process = Some(Process::spawn(&mut java, &self.dir.path().join("log")));
     }
