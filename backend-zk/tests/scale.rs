@@ -1,25 +1,15 @@
 //! What holds with many, and with much at once.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failure to set up is a failure of the test"
-)]
-
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{
-    Incarnation, Instance, LoadUpdater, Registration, RegistrationState, Registry, Snapshot, Watch,
-};
-use plimsoll_test_servers::zk::{Server, available};
-use tokio::task::JoinSet;
+use plimsoll_discovery_api::{LoadUpdater, Registry};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
 
-use support::bench::{Bench, PATIENCE, eventually, fault, monitored, state, transactions};
+use support::bench::{Bench, PATIENCE, eventually, fault, monitored, transactions};
 use support::harness::{ROOT, SESSION, builder, identity, load};
 
 fault! {
@@ -156,125 +146,5 @@ fault! {
             let (value, stat) = bench.operator.get_data(&path).await.unwrap();
             assert_eq!((value, stat.version), (WRITES.to_string().into_bytes(), WRITES));
         }
-    }
-}
-
-/// They come back apart from each other, and each as it was: with the settings that a program gets
-/// which sets none.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_handles_find_a_restarted_server_again() {
-    if !available() {
-        return;
-    }
-    let mut server = Server::start();
-    let mut herd = Herd::gather(&server).await;
-    let before = herd.lives().await;
-    tokio::task::block_in_place(|| server.kill());
-    let killed = Instant::now();
-    for handle in &mut herd.handles {
-        let stale = handle.watch.wait_for(|s| !s.freshness().is_live());
-        timeout(PATIENCE, stale).await.unwrap().unwrap();
-    }
-    // By then each waits for up to 1.6 s or more, evenly distributed, before it tries again.
-    sleep(Duration::from_secs(3).saturating_sub(killed.elapsed())).await;
-    tokio::task::block_in_place(|| server.restart());
-    let started = Instant::now();
-    let mut returns: Vec<Duration> = herd
-        .return_of_each()
-        .await
-        .iter()
-        .map(|at| at.duration_since(started))
-        .collect();
-    returns.sort_unstable();
-    let latest = returns[Herd::HANDLES - 1];
-    let crowd = (0..Herd::HANDLES).map(|first| {
-        let until = returns[first] + Herd::MOMENT;
-        returns.partition_point(|at| *at <= until) - first
-    });
-    let crowd = crowd.max().unwrap();
-    println!(
-        "all back after {latest:?}, {crowd} of them within {:?}",
-        Herd::MOMENT
-    );
-    assert!(latest < Duration::from_secs(10), "{latest:?}");
-    assert!(crowd <= Herd::HANDLES * 2 / 5, "{crowd}");
-    assert_eq!(herd.lives().await, before, "none had to begin anew");
-}
-
-/// Handles of a session each, which register one instance each and watch one service of ten.
-struct Herd {
-    handles: Vec<InHerd>,
-}
-
-struct InHerd {
-    _registry: ZkRegistry,
-    registration: Registration,
-    watch: Watch,
-}
-
-impl Herd {
-    const HANDLES: usize = 1_000;
-    const SERVICE: usize = 10;
-    const MOMENT: Duration = Duration::from_millis(250);
-
-    async fn gather(server: &Server) -> Self {
-        let mut all = JoinSet::new();
-        for index in 0..Self::HANDLES {
-            let address = server.address().to_string();
-            all.spawn(async move {
-                let registry = ZkRegistry::builder([address])
-                    .with_root(ROOT)
-                    .build()
-                    .unwrap();
-                let service = format!("s{}", index / Self::SERVICE);
-                let instance =
-                    Instance::builder(&service, "10.0.0.7", 8080).with_id(format!("i{index}"));
-                let registration = registry.register(instance.build().unwrap()).await.unwrap();
-                timeout(PATIENCE, registration.ready())
-                    .await
-                    .unwrap()
-                    .unwrap();
-                let watch = registry.watch(&service.parse().unwrap()).await.unwrap();
-                InHerd {
-                    _registry: registry,
-                    registration,
-                    watch,
-                }
-            });
-        }
-        let mut herd = Self {
-            handles: all.join_all().await,
-        };
-        herd.return_of_each().await;
-        herd
-    }
-
-    /// Waits until each follows its whole service, and says since when.
-    async fn return_of_each(&mut self) -> Vec<Instant> {
-        let mut returns = JoinSet::new();
-        for mut handle in self.handles.drain(..) {
-            returns.spawn(async move {
-                let whole = |s: &Snapshot| {
-                    let registered = s.members().iter().filter(|m| m.standing().is_registered());
-                    s.freshness().is_live() && registered.count() == Self::SERVICE
-                };
-                let returned = timeout(2 * PATIENCE, handle.watch.wait_for(whole)).await;
-                returned.unwrap().unwrap();
-                (Instant::now(), handle)
-            });
-        }
-        let (times, handles) = returns.join_all().await.into_iter().unzip();
-        self.handles = handles;
-        times
-    }
-
-    async fn lives(&self) -> BTreeMap<String, Option<Incarnation>> {
-        let mut lives = BTreeMap::new();
-        for InHerd { registration, .. } in &self.handles {
-            state(registration, "Live", RegistrationState::is_live).await;
-            let id = registration.instance().id().to_string();
-            lives.insert(id, registration.state().incarnation());
-        }
-        lives
     }
 }
