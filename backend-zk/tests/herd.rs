@@ -34,9 +34,9 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// They come back apart from each other, and each as it was: with the settings of a program that
 /// sets none.
 ///
-/// After 3 s without a server each waits for up to 1.6 s or more before it tries again, evenly
-/// distributed: on average 625 of them or fewer in the fullest second, and more than 750 with a
-/// probability below 10⁻¹⁵.
+/// Whoever has been without a server for 3 s or more waits for up to 1.6 s, 3.2 s or 6.4 s before it
+/// tries again: as those waits are evenly distributed, there are about 400 in the fullest second, and
+/// more than 600 with a probability below 10⁻²⁰.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_clients_find_a_restarted_server_again_one_after_the_other() {
     if !available() {
@@ -62,7 +62,7 @@ async fn a_thousand_clients_find_a_restarted_server_again_one_after_the_other() 
     let crowd = crowd.max().unwrap();
     println!("all back after {latest:?}, at most {crowd} of them within {MOMENT:?}");
     assert!(latest < LATEST, "{latest:?}");
-    assert!(crowd <= CLIENTS * 3 / 4, "{crowd} within {MOMENT:?}");
+    assert!(crowd <= CLIENTS * 3 / 5, "{crowd} within {MOMENT:?}");
     assert_eq!(herd.lives().await, before, "none had to begin anew");
 }
 
