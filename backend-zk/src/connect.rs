@@ -48,7 +48,7 @@ pub(crate) async fn connect(
         )
         .with_context("waited", format!("{limit:?}")));
     };
-    let client = client.map_err(failed)?;
+    let client = client.map_err(|native| not_connected(native, config))?;
     let abilities = abilities(&client, limit).await;
     if !abilities.creations {
         return Err(Error::new(
@@ -57,6 +57,16 @@ pub(crate) async fn connect(
         ));
     }
     Ok((client, abilities))
+}
+
+/// Why a handshake failed the client library keeps to itself; as it may be what keeps a healthy
+/// server out of reach, that is said.
+fn not_connected(native: Native, config: &Config) -> Error {
+    let error = failed(native);
+    if config.is_encrypted() && error.kind() == ErrorKind::Unavailable {
+        return error.with_context("perhaps", "a certificate not trusted on either side");
+    }
+    error
 }
 
 fn connector(config: &Config, former: Option<SessionInfo>) -> Result<Connector> {

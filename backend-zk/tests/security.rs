@@ -256,20 +256,26 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
     let stranger = Authority::new();
     let (foreign_certificate, foreign_key) = stranger.sign();
     let plain = || ZkRegistry::builder([address.clone()]).with_session_timeout(SESSION);
-    for (who, builder) in [
-        ("without encryption", plain()),
-        ("without a certificate", plain().with_tls(authority.pem())),
+    for (who, builder, is_encrypted) in [
+        ("without encryption", plain(), false),
+        (
+            "without a certificate",
+            plain().with_tls(authority.pem()),
+            true,
+        ),
         (
             "with a certificate of another authority",
             plain()
                 .with_tls(authority.pem())
                 .with_tls_identity(foreign_certificate, foreign_key),
+            true,
         ),
         (
             "who trusts another authority",
             plain()
                 .with_tls(stranger.pem())
                 .with_tls_identity(certificate, key),
+            true,
         ),
     ] {
         let registry = builder
@@ -278,6 +284,8 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
             .unwrap();
         let error = registry.services().await.unwrap_err();
         assert!(error.is_retryable(), "{who}: {error}");
+        let suspects = error.to_string().contains("certificate not trusted");
+        assert_eq!(suspects, is_encrypted, "{who}: {error}");
     }
     // It goes on serving those it knows.
     registration.deregister().await.unwrap();
