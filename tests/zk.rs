@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "the quickstart is used in part")]
 
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,10 +110,9 @@ async fn a_server_that_has_fallen_silent_is_not_run_over() {
     }
     let registry_server = Server::start();
     let proxy = Proxy::start(registry_server.address(), Mode::Pass);
-    // A session that outlasts the silence: it goes on being registered.
-    let silent = format!("zk://{}/quickstart?session_timeout=50s", proxy.address());
-    let silent = connect(&silent).await.expect("a registry");
-    let registry = connect(&url(&registry_server)).await.expect("a registry");
+    // Its session outlasts the silence: it goes on being registered.
+    let silent = patient(proxy.address()).await;
+    let registry = patient(registry_server.address()).await;
     let mut servers = HashMap::new();
     servers.insert("silent", serving(&silent, "silent").await);
     for id in ["a", "b", "c"] {
@@ -163,7 +163,7 @@ async fn a_verdict_on_a_server_outlives_a_hundred_reports_of_its_load() {
         return;
     }
     let registry_server = Server::start();
-    let registry = connect(&url(&registry_server)).await.expect("a registry");
+    let registry = patient(registry_server.address()).await;
     let (sick, _well) = (
         serving(&registry, "sick").await,
         serving(&registry, "well").await,
@@ -186,6 +186,12 @@ async fn a_verdict_on_a_server_outlives_a_hundred_reports_of_its_load() {
     see(&client, |endpoints| endpoints.iter().any(last)).await;
     assert!(Arc::ptr_eq(&endpoint("sick"), &before), "another endpoint");
     assert_eq!(before.health(), Health::Unhealthy);
+}
+
+/// A handle that takes no delay of a busy machine for the end of its connection.
+async fn patient(server: SocketAddr) -> Arc<dyn Registry> {
+    let url = format!("zk://{server}/served?session_timeout=50s&load_interval=200ms");
+    connect(&url).await.expect("a registry")
 }
 
 async fn serving(registry: &Arc<dyn Registry>, id: &str) -> Registration {

@@ -114,9 +114,11 @@ fault! {
         const WRITES: i32 = 50;
         let mut handles = Vec::new();
         for index in 0..WRITERS {
-            // A load is written when the test says so, and at no other time.
+            // A load is written when the test says so, and at no other time; and no delay of a busy
+            // machine is taken for the end of a connection.
             let registry = ZkRegistry::builder([bench.server.address().to_string()])
                 .with_root(ROOT)
+                .with_session_timeout(Duration::from_secs(50))
                 .with_timings(|timings| {
                     timings.load.min_interval = Duration::from_secs(600);
                     timings.load.max_age = Duration::from_secs(600);
