@@ -26,19 +26,19 @@ use support::harness::ROOT;
 const CLIENTS: usize = 1_000;
 /// So many of them serve and watch the same service.
 const SERVICE: usize = 10;
-/// The longest pause between two attempts, and what a busy machine may add.
-const LATEST: Duration = Duration::from_secs(10 + 5);
+/// The client library's longest pause between two attempts to connect, that between two lists, and
+/// what a busy machine may add.
+const LATEST: Duration = Duration::from_secs(4 + 2 + 9);
 /// In which a crowd is counted.
-const MOMENT: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_millis(250);
 
-/// They come back apart from each other, and each as it was: with the settings of a program that
-/// sets none.
+/// With the settings of a program that sets none.
 ///
-/// Whoever has been without a server for 3 s or more waits for up to 1.6 s, 3.2 s or 6.4 s before it
-/// tries again: as those waits are evenly distributed, there are about 400 in the fullest second, and
-/// more than 600 with a probability below 10⁻²⁰.
+/// Each waits for up to 2 s between two attempts, evenly distributed: about 230 of them are due in
+/// the fullest 250 ms, and more than 400 with a probability below 10⁻²⁰. Where a list takes the server
+/// longer than that spreads them, it is the server that does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_clients_find_a_restarted_server_again_one_after_the_other() {
+async fn a_thousand_clients_find_a_restarted_server_again_each_as_it_was() {
     if !available() {
         return;
     }
@@ -62,7 +62,7 @@ async fn a_thousand_clients_find_a_restarted_server_again_one_after_the_other() 
     let crowd = crowd.max().unwrap();
     println!("all back after {latest:?}, at most {crowd} of them within {MOMENT:?}");
     assert!(latest < LATEST, "{latest:?}");
-    assert!(crowd <= CLIENTS * 3 / 5, "{crowd} within {MOMENT:?}");
+    assert!(crowd <= CLIENTS * 2 / 5, "{crowd} within {MOMENT:?}");
     assert_eq!(herd.lives().await, before, "none had to begin anew");
 }
 
