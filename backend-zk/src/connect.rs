@@ -64,7 +64,7 @@ pub(crate) async fn connect(
 fn not_connected(native: Native, config: &Config) -> Error {
     let error = failed(native);
     if config.is_encrypted() && error.kind() == ErrorKind::Unavailable {
-        return error.with_context("perhaps", "a certificate not trusted on either side");
+        return error.with_context("perhaps", "a certificate that one side does not trust");
     }
     error
 }
