@@ -14,6 +14,12 @@ use crate::{Process, command_runs, free_port};
 /// The program to test with, as a path; by default the one that is installed.
 const PROGRAM: &str = "PLIMSOLL_TEST_ETCD";
 
+/// What takes snapshots and restores them.
+const TOOL: &str = "etcdctl";
+
+/// The token of a cluster that was given none.
+pub const DEFAULT_TOKEN: &str = "etcd-cluster";
+
 /// One server: by itself, or a member of a cluster.
 #[derive(Debug)]
 pub struct Server {
@@ -101,7 +107,9 @@ impl Server {
         }
     }
 
-    fn peer_url(&self) -> String {
+    /// Where it listens for other members.
+    #[must_use]
+    pub fn peer_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.peer_port)
     }
 
@@ -249,6 +257,37 @@ impl Server {
         copy
     }
 
+    /// A snapshot of its data, as etcd's own tool takes it while the server runs.
+    #[must_use]
+    pub fn snapshot(&self) -> TempDir {
+        let dir = TempDir::with_prefix("plimsoll-etcd").expect("a directory");
+        let mut tool = Command::new(TOOL);
+        tool.args(["--endpoints", &self.client_url(), "snapshot", "save"])
+            .arg(dir.path().join("snapshot"));
+        run(&mut tool);
+        dir
+    }
+
+    /// Starts it again, with a snapshot that etcd's own tool restores. It is the same cluster as
+    /// before with the same `token`, which is [`DEFAULT_TOKEN`] of one that was never restored, and
+    /// another one with another.
+    pub fn restore(&mut self, snapshot: &TempDir, token: &str) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("to wipe the data");
+        let peer = self.peer_url();
+        let mut tool = Command::new(TOOL);
+        tool.args(["snapshot", "restore"])
+            .arg(snapshot.path().join("snapshot"))
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--name", &self.name])
+            .args(["--initial-cluster", &format!("{}={peer}", self.name)])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster-token", token]);
+        run(&mut tool);
+        self.restart();
+    }
+
     /// Starts it again, with what it had when the copy was made.
     pub fn restart_from(&mut self, copy: &TempDir) {
         self.kill();
@@ -297,6 +336,30 @@ impl Cluster {
         }
         panic!("the etcd cluster does not start");
     }
+
+    /// A server that is to join; the others are to be told of its [`peer_url`](Server::peer_url)
+    /// before it [joins](Self::join).
+    #[must_use]
+    pub fn candidate(&self, name: &str) -> Server {
+        Server::new(name, &["--initial-cluster-state=existing"])
+    }
+
+    /// Starts a server that the others have been told of, and makes it one of the members.
+    pub fn join(&mut self, mut server: Server) {
+        let others = self.members.iter().chain([&server]);
+        let peers = others.map(|m| format!("{}={}", m.name, m.peer_url()));
+        server.cluster = peers.collect::<Vec<_>>().join(",");
+        server.spawn();
+        assert!(server.wait_ready(), "the new member does not start");
+        self.members.push(server);
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output();
+    let output = output.unwrap_or_else(|e| panic!("{command:?} does not start: {e}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
 }
 
 fn copy_all(from: &Path, to: &Path) {

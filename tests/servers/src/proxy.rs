@@ -25,13 +25,27 @@ pub enum Mode {
     Hold,
     /// What the server says does not pass; what the client says does.
     HoldReplies,
+    /// What the client says does not pass; what the server says does.
+    HoldRequests,
+    /// It passes until the server has said so many more bytes. There every connection breaks, in
+    /// the middle of whatever was being said, and from then on it passes.
+    BreakAfter(usize),
     /// The proxy is gone for good.
     End,
 }
 
 impl Mode {
     fn holds(self, replies: bool) -> bool {
-        self == Self::Hold || (self == Self::HoldReplies && replies)
+        match self {
+            Self::Hold => true,
+            Self::HoldReplies => replies,
+            Self::HoldRequests => !replies,
+            _ => false,
+        }
+    }
+
+    fn passes(self) -> bool {
+        matches!(self, Self::Pass | Self::Delay(_) | Self::BreakAfter(_))
     }
 
     fn delay(self) -> Duration {
@@ -96,8 +110,7 @@ impl Proxy {
             return;
         }
         // A connection that has lost bytes is no use any more, and one that was held is given up.
-        let passes = |mode| matches!(mode, Mode::Pass | Mode::Delay(_));
-        if matches!(mode, Mode::Refuse | Mode::End) || (passes(mode) && !passes(state.mode)) {
+        if matches!(mode, Mode::Refuse | Mode::End) || (mode.passes() && !state.mode.passes()) {
             state.close();
         }
         state.mode = mode;
@@ -137,6 +150,22 @@ impl Shared {
 }
 
 impl State {
+    /// How many of so many bytes that the server says pass, and whether that is the end.
+    fn spend(&mut self, length: usize) -> (usize, bool) {
+        match &mut self.mode {
+            Mode::BreakAfter(left) if *left > length => {
+                *left -= length;
+                (length, false)
+            }
+            Mode::BreakAfter(left) => {
+                let last = *left;
+                self.mode = Mode::Pass;
+                (last, true)
+            }
+            _ => (length, false),
+        }
+    }
+
     fn close(&mut self) {
         for stream in std::mem::take(&mut self.connections).values().flatten() {
             let _closed = stream.shutdown(Shutdown::Both);
@@ -151,7 +180,12 @@ fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>) {
         match mode {
             Mode::End => return,
             Mode::Refuse => continue,
-            Mode::Pass | Mode::Delay(_) | Mode::Hold | Mode::HoldReplies => {}
+            Mode::Pass
+            | Mode::Delay(_)
+            | Mode::Hold
+            | Mode::HoldReplies
+            | Mode::HoldRequests
+            | Mode::BreakAfter(_) => {}
         }
         let Ok(upstream) = TcpStream::connect(server) else {
             continue;
@@ -190,9 +224,18 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, number: usize, 
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let delay = state.mode.delay();
+        let (passed, breaks) = if replies {
+            state.spend(length)
+        } else {
+            (length, false)
+        };
         drop(state);
         thread::sleep(delay);
-        if to.write_all(&buffer[..length]).is_err() {
+        let written = to.write_all(&buffer[..passed]);
+        if breaks {
+            shared.lock().close();
+        }
+        if breaks || written.is_err() {
             break;
         }
     }
