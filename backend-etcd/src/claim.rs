@@ -1,11 +1,13 @@
 //! A registration's two keys, and the fence against its own late requests.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use etcd_client::{Compare, CompareOp, PutOptions, TxnOp};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation};
 
+use crate::holdings::Held;
 use crate::keys::Keys;
 use crate::lease::Granted;
 use crate::sentinel::Watched;
@@ -19,6 +21,10 @@ pub(crate) struct EtcdClaim {
     /// When the identity was created: what stands there later is another's.
     pub(crate) created: i64,
     pub(crate) watched: Watched,
+    /// The revision at which the identity was last written, as far as that is known: one that stands
+    /// at an earlier one was set back.
+    pub(crate) written: Arc<AtomicI64>,
+    pub(crate) _held: Held,
     /// The revisions that the next writes follow on: one writer of each key at a time, so that they
     /// are a chain, and one that arrives late is refused.
     pub(crate) identity: tokio::sync::Mutex<i64>,

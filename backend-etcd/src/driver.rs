@@ -1,5 +1,6 @@
 //! The driver: what a registration does to its two keys.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::claim::{EtcdClaim, Fence, put, unchanged};
 use crate::codec;
 use crate::config::Config;
 use crate::error::{contended, gone};
+use crate::holdings::Holdings;
 use crate::keys::{Keys, Tree};
 use crate::lease::{Granted, Lease};
 use crate::link::Link;
@@ -32,6 +34,7 @@ pub(crate) struct EtcdDriver {
     link: Arc<Link>,
     lease: Lease,
     fence: Fence,
+    holdings: Arc<Holdings>,
     sentinel: OnceLock<Sentinel>,
 }
 
@@ -65,10 +68,12 @@ impl EtcdDriver {
     pub(crate) fn new(config: Config) -> Self {
         let config = Arc::new(config);
         let link = Arc::new(Link::new(Arc::clone(&config)));
+        let (tree, holdings) = (Tree::new(&config.prefix), Arc::<Holdings>::default());
         Self {
-            tree: Tree::new(&config.prefix),
-            lease: Lease::new(Arc::clone(&link)),
+            lease: Lease::new(Arc::clone(&link), tree.clone(), Arc::clone(&holdings)),
+            tree,
             fence: Fence::default(),
+            holdings,
             sentinel: OnceLock::new(),
             config,
             link,
@@ -282,6 +287,7 @@ impl Driver for EtcdDriver {
     async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<EtcdClaim> {
         let instance = &record.instance;
         let keys = self.tree.keys(instance.service(), instance.id());
+        let held = self.holdings.hold(&keys);
         let lease = self.lease.obtain().await?;
         let incarnation = record.incarnation;
         self.fence.enter(lease.id);
@@ -296,13 +302,17 @@ impl Driver for EtcdDriver {
                 return Err(error);
             }
         };
-        let watched = self.sentinel().attend(&keys.identity, lease.id, revision);
+        let written = Arc::new(AtomicI64::new(revision));
+        let sentinel = self.sentinel();
+        let watched = sentinel.attend(&keys.identity, lease.id, Arc::clone(&written));
         Ok(EtcdClaim {
             keys,
             incarnation,
             lease,
             created,
             watched,
+            written,
+            _held: held,
             identity: Mutex::new(revision),
             load: Mutex::new(revision),
         })
@@ -341,6 +351,7 @@ impl Driver for EtcdDriver {
             let answer = self.commit_under(lease, txn).await?;
             if answer.succeeded() {
                 *revision = revision_of(answer.header())?;
+                claim.written.store(*revision, Ordering::Relaxed);
                 return Ok(());
             }
             (*revision, _) = Self::recall(claim, &Found::of(&answer))?;

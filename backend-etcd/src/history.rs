@@ -58,6 +58,23 @@ impl History {
         }
     }
 
+    /// Whether what a stream tells that was opened in the history `of` still counts.
+    ///
+    /// A stream lasts while others connect elsewhere, and nothing it says need show that another
+    /// history has begun there. All that follow one registry must follow the same.
+    ///
+    /// # Errors
+    /// `Unavailable` if it does not.
+    pub(crate) fn check(&self, of: Seen) -> Result<()> {
+        if self.lock().number == of.number {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the registry has begun a new history elsewhere",
+        ))
+    }
+
     fn take(&self, before: Seen, answer: (u64, i64, u64)) -> Result<(Seen, Revision)> {
         let (cluster, revision, term) = answer;
         let revision = revision.unsigned_abs();
@@ -105,6 +122,20 @@ impl History {
 impl Seen {
     fn epoch(self) -> u64 {
         self.cluster ^ (self.number - 1).rotate_left(48)
+    }
+
+    /// That `revision`, which was placed earlier, is of this history.
+    ///
+    /// # Errors
+    /// `Unavailable` if another one has begun since.
+    pub(crate) fn includes(self, revision: Revision) -> Result<()> {
+        if self.epoch() == revision.epoch() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the registry has begun a new history meanwhile",
+        ))
     }
 
     /// Whether `header`, of a stream, is of the same cluster.
@@ -166,6 +197,17 @@ mod tests {
             on.epoch(),
             "a stream of the old history still told"
         );
+    }
+
+    #[test]
+    fn a_stream_of_the_old_history_counts_no_more() {
+        let history = History::default();
+        history.take(history.known(), (7, 10, 3)).unwrap();
+        let of = history.known();
+        history.take(of, (7, 12, 3)).unwrap();
+        assert!(history.check(of).is_ok());
+        history.take(history.known(), (8, 12, 3)).unwrap();
+        assert!(history.check(of).is_err() && history.check(history.known()).is_ok());
     }
 
     #[test]

@@ -41,6 +41,13 @@ impl Tree {
         format!("{}load/{}/", self.prefix, escape(service.as_str()))
     }
 
+    /// Whether `key` is one of an instance. The lease may be known to others, who may have keys of
+    /// their own under it.
+    pub(crate) fn is_of_instance(&self, key: &[u8]) -> bool {
+        let rest = key.strip_prefix(self.prefix.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"services/") || rest.starts_with(b"load/"))
+    }
+
     pub(crate) fn keys(&self, service: &ServiceName, id: &InstanceId) -> Keys {
         let key = escape(id.as_str());
         Keys {
@@ -90,6 +97,14 @@ mod tests {
                 .identity
                 .starts_with(&tree.identities(&service("foo")))
         );
+        for (key, is_one) in [
+            (&keys.identity, true),
+            (&keys.load, true),
+            (&tree.fence(7), false),
+        ] {
+            assert_eq!(tree.is_of_instance(key.as_bytes()), is_one, "{key}");
+        }
+        assert!(!tree.is_of_instance(b"r2/services/foo/a") && !tree.is_of_instance(b"own"));
         assert_eq!(Tree::new("").services(), "services/");
         assert_eq!(end_of("services/"), b"services0");
     }

@@ -1,5 +1,6 @@
 //! The one lease of a handle, and the task that keeps it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::{failed, is_granted_already, is_lease_lost};
+use crate::holdings::Holdings;
+use crate::keys::Tree;
 use crate::link::Link;
 
 /// A confirmation this young serves whoever asks for one: so many registrations of one process
@@ -38,6 +41,10 @@ struct Shared {
     confirmed: watch::Sender<Confirmation>,
     /// Somebody wants a confirmation.
     asked: Notify,
+    holdings: Arc<Holdings>,
+    tree: Tree,
+    /// The stream was broken, and there is another one.
+    reopened: Notify,
 }
 
 /// Gives the lease back when it is dropped.
@@ -57,7 +64,7 @@ struct Granting {
 }
 
 impl Lease {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(link: Arc<Link>, tree: Tree, holdings: Arc<Holdings>) -> Self {
         let confirmation = Confirmation {
             at: None,
             failing: None,
@@ -67,6 +74,9 @@ impl Lease {
             granted: watch::Sender::new(None),
             confirmed: watch::Sender::new(confirmation),
             asked: Notify::new(),
+            holdings,
+            tree,
+            reopened: Notify::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -224,6 +234,7 @@ async fn keep(
     let Granted { id, ttl } = granted;
     let cause = tokio::select! {
         cause = renew(&shared, granted, sent) => cause,
+        never = sweep_when_reopened(&shared, granted) => match never {},
         _ = owner.changed() => {
             let limit = shared.link.config().request_timeout;
             let revoke = shared.link.call(|mut c| async move { c.lease.revoke(id).await });
@@ -240,7 +251,7 @@ async fn keep(
 /// since a server that was down may have kept it.
 async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
     let mut rng = Rng::from_entropy();
-    let mut failures = 0_u32;
+    let (mut failures, mut opened) = (0_u32, false);
     loop {
         if !shared.stands(granted.id) {
             return ended(granted.id);
@@ -248,6 +259,10 @@ async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
         let broken = match open(shared, granted).await {
             Ok(mut stream) => {
                 failures = 0;
+                if opened {
+                    shared.reopened.notify_one();
+                }
+                opened = true;
                 let broken = stream.follow(shared, granted, &mut sent).await;
                 shared.link.failed(stream.connection, &broken).await;
                 broken
@@ -265,6 +280,23 @@ async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
             Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
         failures += 1;
         sleep(bound.min(REOPEN_CAP).mul_f64(0.5 + 0.5 * rng.next_f64())).await;
+    }
+}
+
+/// The server may have been restored meanwhile, and have again what was removed: what is under the
+/// lease and belongs to nobody is removed anew. Not before everybody has had the time to find out
+/// what has become of its own.
+async fn sweep_when_reopened(shared: &Shared, granted: Granted) -> Infallible {
+    loop {
+        shared.reopened.notified().await;
+        loop {
+            sleep(granted.ttl).await;
+            let sweep = shared
+                .holdings
+                .sweep(&shared.link, &shared.tree, granted.id);
+            let Err(cause) = sweep.await else { break };
+            tracing::debug!(%cause, "not known whether the server has keys that nobody wants");
+        }
     }
 }
 

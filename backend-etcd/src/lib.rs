@@ -9,6 +9,7 @@ mod connect;
 mod driver;
 mod error;
 mod history;
+mod holdings;
 mod keys;
 mod lease;
 mod link;

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -16,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::{failed, gone};
+use crate::history::Seen;
 use crate::link::Link;
 
 /// The most that a server takes in one transaction, unless it was told otherwise.
@@ -48,15 +50,16 @@ pub(crate) struct Watched {
 
 #[derive(Debug)]
 enum Order {
-    Attend(i64, Post, i64),
+    Attend(i64, Post),
     Leave(i64),
 }
 
-/// A key to watch, and the lease it must be under.
+/// A key to watch, the lease it must be under, and the revision that it was last written at.
 #[derive(Debug)]
 struct Post {
     key: String,
     lease: i64,
+    written: Arc<AtomicI64>,
     gone: watch::Sender<Option<Error>>,
     attentive: watch::Sender<bool>,
 }
@@ -74,19 +77,21 @@ impl Sentinel {
         Self { orders, task }
     }
 
-    /// Watches `key`, which was written under `lease` at `revision`.
-    pub(crate) fn attend(&self, key: &str, lease: i64, revision: i64) -> Watched {
-        static NUMBER: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(1);
-        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    /// Watches `key`, which was written under `lease` at the revision `written`; that is raised
+    /// when it is written again.
+    pub(crate) fn attend(&self, key: &str, lease: i64, written: Arc<AtomicI64>) -> Watched {
+        static NUMBER: AtomicI64 = AtomicI64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (gone, is_gone) = watch::channel(None);
         let (attentive, is_attentive) = watch::channel(false);
         let post = Post {
             key: key.to_owned(),
             lease,
+            written,
             gone,
             attentive,
         };
-        let _ends_with_this = self.orders.send(Order::Attend(number, post, revision));
+        let _ends_with_this = self.orders.send(Order::Attend(number, post));
         Watched {
             number,
             gone: is_gone,
@@ -139,6 +144,7 @@ struct Stream {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
     connection: u64,
+    history: Seen,
     to_ask: VecDeque<Asked>,
     heard: Instant,
     asked_for_progress: bool,
@@ -187,9 +193,10 @@ impl Task {
 
     fn take(&mut self, order: Order) -> Asked {
         match order {
-            Order::Attend(number, post, revision) => {
+            Order::Attend(number, post) => {
+                let from = post.written.load(Ordering::Relaxed) + 1;
                 self.posts.insert(number, post);
-                Asked::Watch(number, revision + 1)
+                Asked::Watch(number, from)
             }
             Order::Leave(number) => {
                 self.posts.remove(&number);
@@ -213,6 +220,7 @@ impl Task {
         let Some((number, revision)) = from.pop_front() else {
             return Ok(None);
         };
+        let history = self.link.history().known();
         let mut connection = self.link.connection().await?;
         let key = self.posts[&number].key.as_str();
         let options = options(number, revision);
@@ -236,6 +244,7 @@ impl Task {
             requests,
             responses,
             connection: connection.number,
+            history,
             to_ask: from.into_iter().map(|(n, r)| Asked::Watch(n, r)).collect(),
             heard: Instant::now(),
             asked_for_progress: false,
@@ -250,6 +259,9 @@ impl Task {
             TxnOp::get(key, Some(GetOptions::new().with_keys_only()))
         };
         let reads: Vec<_> = numbers.iter().map(read).collect();
+        // Known before it is asked: no answer that is true can be of an earlier one.
+        let written = |number: &i64| self.posts[number].written.load(Ordering::Relaxed);
+        let written: Vec<_> = numbers.iter().map(written).collect();
         let before = self.link.history().known();
         let txn = Txn::new().and_then(reads);
         let answer = self
@@ -263,14 +275,18 @@ impl Task {
         let revision = answer
             .header()
             .map_or(0, etcd_client::ResponseHeader::revision);
-        for (number, found) in numbers.iter().zip(answer.op_responses()) {
+        let found = answer.op_responses().into_iter();
+        for ((number, written), found) in numbers.iter().zip(written).zip(found) {
             let TxnOpResponse::Get(found) = found else {
                 continue;
             };
-            let lease = found.kvs().first().map(etcd_client::KeyValue::lease);
-            let post = &self.posts[number];
-            if lease != Some(post.lease) {
-                self.lose(*number, "the key is gone, or another's");
+            let lease = self.posts[number].lease;
+            match found.kvs().first().filter(|kv| kv.lease() == lease) {
+                None => self.lose(*number, "the key is gone, or another's"),
+                Some(kv) if kv.mod_revision() < written => {
+                    self.lose(*number, "the key was set back to what it was before");
+                }
+                Some(_) => {}
             }
         }
         Ok(revision)
@@ -314,6 +330,9 @@ impl Task {
                     }
                 }
                 () = sleep_until(quiet_until) => {
+                    if let Err(cause) = self.link.history().check(stream.history) {
+                        return Some(cause);
+                    }
                     if stream.asked_for_progress {
                         return Some(silent());
                     }

@@ -30,6 +30,7 @@ pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Resu
     let from = i64::try_from(listing.revision.counter()).unwrap_or(i64::MAX - 1) + 1;
     let mut connection = link.connection().await?;
     let history = link.history().known();
+    history.includes(listing.revision)?;
     let limit = link.config().request_timeout;
     let opening = async {
         let options = |number| {
@@ -140,6 +141,7 @@ impl EtcdUpdates {
                 }
             }
             () = sleep_until(self.heard + self.patience / part) => {
+                self.link.history().check(self.history)?;
                 if self.asked {
                     return Err(silent());
                 }
@@ -151,6 +153,7 @@ impl EtcdUpdates {
     }
 
     fn hear(&mut self, message: &WatchResponse) -> Result<()> {
+        self.link.history().check(self.history)?;
         if let Some(header) = message.header() {
             if !self.history.is_of(header) {
                 return Err(Error::new(
