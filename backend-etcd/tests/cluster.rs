@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, WatchOptions};
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
+use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry, Revision, Watch};
 use plimsoll_test_servers::etcd::{Cluster, Server, available};
+use plimsoll_test_servers::{Mode, Proxy};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
@@ -192,6 +193,7 @@ async fn a_watch_whose_member_is_paused_goes_to_another_and_misses_nothing() {
     let _first = live(&provider, "a").await;
     let mut watch = consumer.watch(&service()).await.unwrap();
     shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    let backwards = backwards(watch.clone());
     for paused in 0..3 {
         cluster.members[paused].pause();
         let began = Instant::now();
@@ -224,6 +226,28 @@ async fn a_watch_whose_member_is_paused_goes_to_another_and_misses_nothing() {
         })
         .await;
     }
+    drop(watch);
+    drop(consumer);
+    assert_eq!(
+        backwards.await.unwrap(),
+        0,
+        "a member that lagged was believed"
+    );
+}
+
+/// How often a list was of another history, or of an earlier moment, than the one before it.
+fn backwards(mut watch: Watch) -> tokio::task::JoinHandle<usize> {
+    tokio::spawn(async move {
+        let (mut last, mut count) = (None, 0);
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while let Ok(Some(snapshot)) = tokio::time::timeout_at(until, watch.next()).await {
+            let now = snapshot.revision();
+            let is_back = |last: Revision| now.epoch() != last.epoch() || now.is_before(last);
+            count += usize::from(last.is_some_and(is_back));
+            last = Some(now);
+        }
+        count
+    })
 }
 
 /// The list names a member that is not there, and one that never answers.
@@ -248,4 +272,84 @@ async fn endpoints_that_are_dead_or_silent_are_passed_over() {
             .unwrap()
             .unwrap();
     }
+}
+
+/// The member that provider and watcher are connected to leaves the cluster, and another joins it,
+/// which is on their list, as those are who are yet to come where an address is a name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_exchanged_for_another_costs_nobody_its_life() {
+    if !available() {
+        return;
+    }
+    let mut cluster = block_in_place(Cluster::start);
+    let candidate = cluster.candidate("n4");
+    let proxy = Proxy::start(cluster.members[0].address(), Mode::Pass);
+    let mut hosts = addresses(&cluster);
+    hosts[0] = proxy.address();
+    hosts.push(candidate.address());
+    let provider = connected_through(&proxy, &hosts).await;
+    let consumer = connected_through(&proxy, &hosts).await;
+    let registrations = live_many(&provider, 10).await;
+    let lives: Vec<_> = registrations.iter().map(life).collect();
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "all", |s| s.members().len() == 10).await;
+    let deletions = deletions(hosts[1]).await;
+
+    let rest = hosts[1].to_string();
+    let mut operator = Client::connect([rest], None).await.unwrap();
+    let listed = operator.member_list().await.unwrap();
+    let first = listed.members().iter().find(|m| m.name() == "n1").unwrap();
+    let peer = [candidate.peer_url()];
+    // Members refuse to be changed until all of them have been connected for a while.
+    eventually("one more", || async {
+        let mut members = operator.cluster_client();
+        members.member_add(peer.clone(), None).await.ok()
+    })
+    .await;
+    block_in_place(|| cluster.join(candidate));
+    eventually("one less", || async {
+        let mut members = operator.cluster_client();
+        members.member_remove(first.id()).await.ok()
+    })
+    .await;
+    // It is told, and goes; its address serves nobody any more.
+    block_in_place(|| cluster.members[0].kill());
+
+    for registration in &registrations {
+        registration.load().set(7);
+    }
+    shown(&mut watch, "the new loads", |s| {
+        s.freshness().is_live() && s.members().iter().all(|m| m.load().get() == Some(7))
+    })
+    .await;
+    assert_eq!(deletions.await.unwrap(), 0, "the exchange took keys away");
+    for (registration, before) in registrations.iter().zip(lives) {
+        state(registration, "Live", RegistrationState::is_live).await;
+        assert_eq!(life(registration), before);
+    }
+    // And the new one serves whoever comes to it, alone or in a list.
+    let joined = hosts[3];
+    listed_by(&registry(&[joined]), 10).await;
+    block_in_place(|| cluster.members[1].kill());
+    listed_by(&consumer, 10).await;
+    registrations[0].load().set(8);
+    shown(&mut watch, "the load", |s| {
+        s.freshness().is_live() && load_of(s, "m0") == Some(8)
+    })
+    .await;
+}
+
+async fn listed_by(registry: &EtcdRegistry, count: usize) {
+    listed(registry, "everybody", |s| s.members().len() == count).await;
+}
+
+/// Which of its hosts a handle begins with is drawn at random.
+async fn connected_through(proxy: &Proxy, hosts: &[SocketAddr]) -> EtcdRegistry {
+    let before = proxy.connections();
+    eventually("a handle that begins with the first member", || async {
+        let registry = registry(hosts);
+        registry.services().await.ok()?;
+        (proxy.connections() > before).then_some(registry)
+    })
+    .await
 }
