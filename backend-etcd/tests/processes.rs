@@ -8,7 +8,7 @@
 mod support;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 
 use support::harness::TTL;
 use support::operator::{PREFIX, load};
-use support::stage::{Stage, eventually, ids, live, load_of};
+use support::stage::{Stage, eventually, ids, live, load_of, program};
 
 /// What servers take to notice the end of a lease, and a busy machine to tell.
 const NOTICE: Duration = Duration::from_millis(2_000);
@@ -50,19 +50,6 @@ impl Provider {
     async fn says(&self, word: &str) {
         eventually(word, || async { self.log().contains(word).then_some(()) }).await;
     }
-}
-
-/// Beside the directory of this test's own program.
-fn program() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let target = own.parent().and_then(Path::parent).unwrap();
-    let program = target.join("examples/provider");
-    assert!(
-        program.exists(),
-        "{} is missing: cargo build -p plimsoll-backend-etcd --examples",
-        program.display()
-    );
-    program
 }
 
 /// Every write of the two keys of `a`, as (is it the identity, under which lease), oldest first.

@@ -179,3 +179,75 @@ async fn strangers_of_either_side_are_refused() {
         .unwrap();
     assert!(plain.list(&service()).await.is_err(), "not encrypted");
 }
+
+/// By the roots of Mozilla, of the system, or both.
+#[cfg(any(feature = "tls-native-roots", feature = "tls-webpki-roots"))]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_of_ones_own_is_trusted_where_it_is_given_and_not_by_the_usual_roots() {
+    if !available() {
+        return;
+    }
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    let server = authority.server(dir.path());
+    let Pair { certificate, key } = &authority.client;
+    let usual = Tls::new().with_identity_pem(certificate.clone(), key.clone());
+    let list = |tls| async { registry(&server, tls).list(&service()).await };
+    let refused = list(usual.clone()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused:?}");
+    let why = format!("{refused:?}");
+    assert!(why.contains("invalid peer certificate"), "{why}");
+    let given = usual.with_ca_pem(authority.own.certificate.clone());
+    assert!(list(given).await.unwrap().members().is_empty());
+}
+
+/// Each process has certificates to be let in with: it is the server that one of them does not
+/// trust.
+#[cfg(feature = "tls-native-roots")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_trusts_what_its_system_trusts_and_nothing_else() {
+    use plimsoll_test_servers::Process;
+
+    use support::stage::{eventually, program};
+
+    if !available() {
+        return;
+    }
+    let (authority, dir) = (Authority::new(), TempDir::new().unwrap());
+    let server = authority.server(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("other-ca"), &Authority::new().own.certificate).unwrap();
+    let url = format!(
+        "etcd://127.0.0.1:{}/plimsoll-test?tls=true&cert={}&key={}&domain=localhost",
+        server.address().port(),
+        path("client-cert").display(),
+        path("client-key").display(),
+    );
+    // A process on a system that has these roots, and what it says.
+    let start = |roots: &str| {
+        let log = path(roots).with_extension("log");
+        let mut command = std::process::Command::new(program());
+        command.args([url.as_str(), service().as_str(), "a"]);
+        // Where it looks for them, before the places that are usual on its system.
+        command.env("SSL_CERT_FILE", path(roots));
+        command.env_remove("SSL_CERT_DIR");
+        let process = Process::spawn(&mut command, &log);
+        (process, move || {
+            fs::read_to_string(&log).unwrap_or_default()
+        })
+    };
+    let (_stranger, refused) = start("other-ca");
+    eventually("a typed error, and why", || async {
+        let said = refused();
+        let told = ["kind: Unavailable", "invalid peer certificate"];
+        told.iter().all(|told| said.contains(told)).then_some(())
+    })
+    .await;
+    let (_trusting, trusted) = start("ca");
+    eventually("a live registration", || async {
+        trusted().contains("Live").then_some(())
+    })
+    .await;
+    let handle = registry(&server, authority.known());
+    listed(&handle, "the instance", |s| ids(s) == ["a"]).await;
+    assert!(!refused().contains("Live"), "{}", refused());
+}

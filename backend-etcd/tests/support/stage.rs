@@ -1,5 +1,6 @@
 //! What the tests of faults play on: a server, a handle through a proxy, and one past it.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use etcd_client::KeyValue;
@@ -182,6 +183,19 @@ pub fn ids(snapshot: &Snapshot) -> Vec<&str> {
 
 pub fn load_of(snapshot: &Snapshot, id: &str) -> Option<u64> {
     snapshot.get(id)?.load().get()
+}
+
+/// The example `provider`, beside the directory of this test's own program.
+pub fn program() -> PathBuf {
+    let own = std::env::current_exe().expect("a path");
+    let target = own.parent().and_then(Path::parent).expect("a directory");
+    let program = target.join("examples/provider");
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build -p plimsoll-backend-etcd --examples",
+        program.display()
+    );
+    program
 }
 
 /// One test, with a stage set for it; without a server it says loudly that nothing was tested.
