@@ -13,7 +13,7 @@ use etcd_client::{PutOptions, Txn, TxnOp};
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, Registry, Snapshot};
 use plimsoll_test_servers::{Mode, Proxy};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use support::harness::builder;
 use support::operator::{identity, load, record};
@@ -223,12 +223,20 @@ fault! {
 fault! {
     async fn watches_that_come_and_go_leave_nothing_behind(stage: Stage) {
         let _registration = stage.live("a").await;
-        for round in 0..200 {
+        // The connection is there, and stays.
+        stage.consumer.services().await.unwrap();
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        for round in 0..2_000 {
             let mut watch = stage.watch().await;
-            if round % 2 == 0 {
+            if round % 4 == 0 {
                 timeout(PATIENCE, watch.next()).await.unwrap();
+            } else {
+                // Wherever it has got to by then.
+                sleep(Duration::from_micros(round % 100 * 50)).await;
             }
         }
+        eventually("no task", || async { (tasks() <= before).then_some(()) }).await;
         eventually("no watcher but the owner's", || async {
             (stage.server.metric("etcd_debugging_mvcc_watcher_total") <= 1.0).then_some(())
         })
