@@ -327,12 +327,14 @@ async fn a_hundred_cuts_by_chance_miss_nothing_resurrect_nothing_and_cost_no_lif
 
 const READERS: usize = 100;
 const WRITERS: usize = 4;
+/// Of each writer, at least; a busy machine takes longer over them.
+const CHANGES: usize = 750;
 const NAMES: usize = 40;
 
-/// Writes and deletes instances for so long, and returns how often.
+/// Writes and deletes instances for so long or longer, and returns how often.
 async fn change(mut kv: KvClient, lease: i64, span: Duration, mut rng: Rng, first: usize) -> usize {
     let (until, mut count) = (Instant::now() + span, 0);
-    while Instant::now() < until {
+    while Instant::now() < until || count < CHANGES {
         count += 1;
         let (id, number) = (format!("m{:02}", rng.below(NAMES)), first + count);
         let (key, load_key) = (identity(&service(), &id), load(&service(), &id));
@@ -405,11 +407,7 @@ async fn watches_opened_amid_thousands_of_changes_miss_none() {
         let life = Incarnation::from_bits(number.into());
         wanted.insert(id.to_owned(), (life, Some(number)));
     }
-    assert!(
-        wanted.len() > NAMES / 4 && changes > 1_000,
-        "{changes} changes, {} left",
-        wanted.len()
-    );
+    assert!(wanted.len() > NAMES / 4, "{wanted:?}");
     let watches = readers.join_all().await;
     assert_eq!(watches.len(), READERS);
     for watch in watches {

@@ -8,6 +8,8 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, WatchOptions};
@@ -15,7 +17,7 @@ use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry, Revision, Watch};
 use plimsoll_test_servers::etcd::{Cluster, Server, available};
 use plimsoll_test_servers::{Mode, Proxy};
-use tokio::task::block_in_place;
+use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::timeout;
 
 use support::harness::{TTL, timed};
@@ -54,7 +56,7 @@ async fn leader(cluster: &Cluster) -> usize {
 }
 
 /// Whether anything is deleted below the service, by one who watches from a member that lives.
-async fn deletions(member: SocketAddr) -> tokio::task::JoinHandle<usize> {
+async fn deletions(member: SocketAddr) -> JoinHandle<usize> {
     let mut client = Client::connect([member.to_string()], None).await.unwrap();
     let options = WatchOptions::new().with_prefix();
     let prefix = identity(&service(), "");
@@ -193,7 +195,7 @@ async fn a_watch_whose_member_is_paused_goes_to_another_and_misses_nothing() {
     let _first = live(&provider, "a").await;
     let mut watch = consumer.watch(&service()).await.unwrap();
     shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
-    let backwards = backwards(watch.clone());
+    let backwards = Backwards::of(watch.clone());
     for paused in 0..3 {
         cluster.members[paused].pause();
         let began = Instant::now();
@@ -226,28 +228,91 @@ async fn a_watch_whose_member_is_paused_goes_to_another_and_misses_nothing() {
         })
         .await;
     }
-    drop(watch);
-    drop(consumer);
-    assert_eq!(
-        backwards.await.unwrap(),
-        0,
-        "a member that lagged was believed"
-    );
+    backwards.assert_none();
 }
 
-/// How often a list was of another history, or of an earlier moment, than the one before it.
-fn backwards(mut watch: Watch) -> tokio::task::JoinHandle<usize> {
-    tokio::spawn(async move {
-        let (mut last, mut count) = (None, 0);
-        let until = tokio::time::Instant::now() + PATIENCE;
-        while let Ok(Some(snapshot)) = tokio::time::timeout_at(until, watch.next()).await {
-            let now = snapshot.revision();
-            let is_back = |last: Revision| now.epoch() != last.epoch() || now.is_before(last);
-            count += usize::from(last.is_some_and(is_back));
-            last = Some(now);
-        }
-        count
+/// Counts how often a list is of another history, or of an earlier moment, than the one before it.
+struct Backwards {
+    count: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Backwards {
+    fn of(mut watch: Watch) -> Self {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let task = tokio::spawn(async move {
+            let mut last: Option<Revision> = None;
+            while let Some(snapshot) = watch.next().await {
+                let now = snapshot.revision();
+                if last.is_some_and(|last| now.epoch() != last.epoch() || now.is_before(last)) {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                last = Some(now);
+            }
+        });
+        Self { count, task }
+    }
+
+    fn assert_none(&self) {
+        self.task.abort();
+        let count = self.count.load(Ordering::Relaxed);
+        assert_eq!(count, 0, "a member that lagged was believed");
+    }
+}
+
+/// It serves, as far as it goes, and has missed the latest changes; the others, who made them, are
+/// silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lags_behind_what_was_seen_is_not_believed() {
+    if !available() {
+        return;
+    }
+    let cluster = block_in_place(Cluster::start);
+    let all = addresses(&cluster);
+    let leads = leader(&cluster).await;
+    let (lags, others) = ((leads + 1) % 3, [leads, (leads + 2) % 3]);
+    let lagging = &cluster.members[lags];
+    let provider = registry(&others.map(|index| all[index]));
+    let first = live(&provider, "a").await;
+    let proxy = Proxy::start(lagging.address(), Mode::Pass);
+    let consumer = registry(&[all[leads], all[others[1]], proxy.address()]);
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "the first", |s| ids(s) == ["a"]).await;
+    let backwards = Backwards::of(watch.clone());
+    lagging.pause();
+    let _second = live(&provider, "b").await;
+    first.deregister().await.unwrap();
+    shown(&mut watch, "the second", |s| {
+        ids(s) == ["b"] && s.freshness().is_live()
     })
+    .await;
+    for index in others {
+        cluster.members[index].pause();
+    }
+    lagging.resume();
+    let tried = proxy.openings().len();
+    shown(&mut watch, "a stale list", |s| {
+        ids(s) == ["b"] && !s.freshness().is_live()
+    })
+    .await;
+    eventually("the one that lags to be tried", || async {
+        (proxy.openings().len() > tried + 1).then_some(())
+    })
+    .await;
+    let latest = watch.latest().unwrap();
+    assert!(
+        ids(&latest) == ["b"] && !latest.freshness().is_live(),
+        "{latest:?}"
+    );
+    for index in others {
+        cluster.members[index].resume();
+    }
+    shown(&mut watch, "the second, live", |s| {
+        ids(s) == ["b"] && s.freshness().is_live()
+    })
+    .await;
+    backwards.assert_none();
 }
 
 /// The list names a member that is not there, and one that never answers.
