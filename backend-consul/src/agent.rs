@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::Result;
 
-use crate::builder::{Config, Consistency};
+use crate::config::{Config, Consistency};
 use crate::error::Failure;
 use crate::http::{Http, Reply, Request, json};
 use crate::paths::{check_id, key_path, path};

@@ -7,6 +7,7 @@ use plimsoll_backend_kit::{Backend, Timings};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::ConsulRegistry;
+use crate::config::{Config, Consistency, invalid, read_address, read_root};
 use crate::driver::ConsulDriver;
 use crate::tls::Tls;
 
@@ -28,73 +29,7 @@ const LOAD_INTERVAL: Duration = Duration::from_secs(15);
 /// asked more often than that.
 const POLLS_PER_INTERVAL: u32 = 5;
 const LEAST_LOAD_POLL: Duration = Duration::from_millis(50);
-/// The checks of a process lapse together, but for the way each takes to the servers.
-const SETTLE: Duration = Duration::from_millis(250);
-const DEFAULT_PORT: u16 = 8500;
 const DEFAULT_ROOT: &str = "plimsoll";
-
-/// How sure an answer about a service must be.
-/// See [Consul's consistency modes](https://developer.hashicorp.com/consul/api-docs/features/consistency).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Consistency {
-    /// The leader answers, and makes sure of being the leader.
-    Consistent,
-    /// The leader answers; for an instant after an election, two may think that they are.
-    #[default]
-    Default,
-    /// Any server answers, with what it knows. Answers may go back in time: those that do are asked
-    /// for again, before they are believed.
-    Stale,
-}
-
-/// What a handle was built with.
-pub(crate) struct Config {
-    /// `host:port`.
-    pub(crate) address: String,
-    pub(crate) tls: Option<Tls>,
-    /// A secret.
-    pub(crate) token: Option<String>,
-    pub(crate) datacenter: Option<String>,
-    pub(crate) namespace: Option<String>,
-    /// Without outer slashes; may be empty.
-    pub(crate) root: String,
-    pub(crate) ttl: Duration,
-    pub(crate) session_ttl: Duration,
-    pub(crate) deregister_after: Duration,
-    pub(crate) request_timeout: Duration,
-    pub(crate) wait: Duration,
-    pub(crate) load_poll: Duration,
-    pub(crate) consistency: Consistency,
-    pub(crate) node_health: bool,
-    pub(crate) name: String,
-    pub(crate) timings: Timings,
-}
-
-impl Config {
-    /// Between two beats: the TTL of check and session, twice over.
-    pub(crate) fn beat(&self) -> Duration {
-        self.ttl.min(self.session_ttl) / 2
-    }
-
-    /// How old a pass may be that counts as one of the last beat.
-    pub(crate) fn fresh_pass(&self) -> Duration {
-        self.beat().mul_f64(1.25)
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("address", &self.address)
-            .field("token", &self.token.as_ref().map(|_| "(hidden)"))
-            .field("datacenter", &self.datacenter)
-            .field("namespace", &self.namespace)
-            .field("root", &self.root)
-            .field("ttl", &self.ttl)
-            .finish_non_exhaustive()
-    }
-}
 
 type Change = Box<dyn FnOnce(&mut Timings) + Send>;
 
@@ -352,78 +287,12 @@ impl ConsulBuilder {
             name: self.name,
             timings: Timings::default(),
         };
-        config.timings = timings(&config, self.load_interval);
+        config.timings = config.timings(self.load_interval);
         for change in self.changes {
             change(&mut config.timings);
         }
         Ok(ConsulRegistry(Backend::new(ConsulDriver::new(config)?)))
     }
-}
-
-/// An owner believes in its record for no longer than its check stands, and asks whether it does
-/// often enough to see a beat that fails.
-fn timings(config: &Config, load_interval: Duration) -> Timings {
-    let mut timings = Timings::default();
-    let lease = config.ttl.min(config.session_ttl);
-    timings.call_timeout = config.request_timeout;
-    timings.lease = Some(lease.saturating_sub(config.fresh_pass()));
-    timings.renew_interval = lease / 4;
-    timings.backoff.cap = Duration::from_secs(5);
-    timings.load.min_interval = load_interval;
-    timings.load.settle = load_interval;
-    timings.load.max_age = timings.load.max_age.max(load_interval);
-    timings.hold_down.settle = SETTLE;
-    timings.hold_down.grace = timings.hold_down.grace.max(config.ttl * 3);
-    timings
-}
-
-fn read_address(address: &str) -> Result<String> {
-    let bad = || {
-        invalid(
-            "address",
-            address,
-            "is not `host`, `host:port` or `[v6]:port` of one agent",
-        )
-    };
-    let (name, port) = match address.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
-        _ => (address, None),
-    };
-    let plain = !name.is_empty() && !name.contains(['/', ',', '@', '?', '#', ' ', '%', '\\']);
-    let bracketed = name.starts_with('[') && name.ends_with(']');
-    if !plain || name.contains(':') && !bracketed {
-        return Err(bad());
-    }
-    let port = match port {
-        Some(port) => port
-            .parse::<u16>()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(bad)?,
-        None => DEFAULT_PORT,
-    };
-    Ok(format!("{name}:{port}"))
-}
-
-fn read_root(root: String) -> Result<String> {
-    let bad = |segment: &str| {
-        segment.is_empty()
-            || segment == "."
-            || segment == ".."
-            || segment.chars().any(char::is_control)
-    };
-    if !root.is_empty() && root.split('/').any(bad) {
-        return Err(invalid(
-            "root",
-            &root,
-            "has an empty segment, a dot segment or a control character",
-        ));
-    }
-    Ok(root)
-}
-
-fn invalid(field: &'static str, value: &str, why: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{field} {why}")).with_context(field, value)
 }
 
 #[cfg(test)]
@@ -461,26 +330,6 @@ mod tests {
         }
         for good in ["h", "h:1", "127.0.0.1:8500", "[::1]:8500", "[::1]"] {
             assert!(at(good).build().is_ok(), "{good}");
-        }
-    }
-
-    #[test]
-    fn an_owner_never_believes_in_its_record_for_longer_than_the_check_stands() {
-        for (ttl, session) in [(15, 15), (5, 10), (60, 10), (1, 10), (3_600, 3_600)] {
-            let (ttl, session) = (Duration::from_secs(ttl), Duration::from_secs(session));
-            let builder = ConsulBuilder::new("h")
-                .with_ttl(ttl)
-                .with_session_ttl(session);
-            let registry = builder.build().unwrap();
-            let timings = plimsoll_backend_kit::Driver::timings(registry.0.driver());
-            // The pass that a renewal reports is at most a beat and a quarter old.
-            let oldest = ttl.min(session).mul_f64(0.625);
-            let believed = timings.lease.unwrap() + oldest;
-            assert!(
-                believed <= ttl.min(session),
-                "{ttl:?} {session:?} {believed:?}"
-            );
-            assert!(timings.renew_interval.mul_f64(1.1) < timings.lease.unwrap());
         }
     }
 

@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::agent::{Agent, Beat, Reading};
-use crate::builder::{Config, Consistency};
 use crate::codec;
+use crate::config::{Config, Consistency};
 use crate::fence::{self, Chain, Refusal, Value};
 use crate::heart::Heart;
 use crate::history::Histories;

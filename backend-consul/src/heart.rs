@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::builder::Config;
+use crate::config::Config;
 use crate::life::Life;
 use crate::paths::Names;
 use crate::session::{Link, Session};

@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use reqwest::{Client, Method, Url};
 use tokio::sync::Semaphore;
 
-use crate::builder::Config;
+use crate::config::Config;
 use crate::error::Failure;
 
 /// The agent puts a sixteenth of the wait on top, lest all queries of a fleet end at once.

@@ -4,13 +4,13 @@
 mod agent;
 mod builder;
 mod codec;
+mod config;
 mod driver;
 mod error;
 mod fence;
 mod heart;
 mod history;
 mod http;
-
 mod life;
 mod pace;
 mod paths;
@@ -23,5 +23,6 @@ mod updates;
 mod url;
 mod wire;
 
-pub use builder::{Consistency, ConsulBuilder};
+pub use builder::ConsulBuilder;
+pub use config::Consistency;
 pub use registry::ConsulRegistry;

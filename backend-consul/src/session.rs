@@ -6,8 +6,8 @@ use std::time::Duration;
 use plimsoll_discovery_api::Error;
 use tokio::time::Instant;
 
-use crate::builder::Config;
 use crate::codec::span;
+use crate::config::Config;
 use crate::wire::NewSession;
 
 /// Where the session stands.
