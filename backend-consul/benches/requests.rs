@@ -15,8 +15,11 @@ use plimsoll_discovery_api::{Instance, Registration, Registry, Watch};
 use plimsoll_test_servers::consul::{Data, Server, available};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 const ROOT: &str = "bench";
+/// Ceiling for what an agent does in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Bench {
     runtime: Runtime,
@@ -131,9 +134,12 @@ impl Bare {
             .await;
         let read =
             json!([{"Check": {"Verb": "get", "Check": {"Node": self.node, "CheckID": check}}}]);
-        while !String::from_utf8_lossy(&self.put("txn", &read).await).contains("passing") {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let passing = async {
+            while !String::from_utf8_lossy(&self.put("txn", &read).await).contains("passing") {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(PATIENCE, passing).await.unwrap();
         self.get(&format!(
             "health/service/{service}?filter=Service.ID==%22{id}%22"
         ))
@@ -150,17 +156,20 @@ impl Bare {
 
     /// Returns when a blocking query has an answer with `id`, usable.
     async fn seen(&self, service: &str, id: &str, mut index: u64) {
-        loop {
-            let path = format!(
-                "health/service/{service}?index={}&wait=10s&passing=true",
-                index.max(1)
-            );
-            let (next, body) = self.get(&path).await;
-            index = next;
-            if String::from_utf8_lossy(&body).contains(id) {
-                return;
+        let there = async {
+            loop {
+                let path = format!(
+                    "health/service/{service}?index={}&wait=10s&passing=true",
+                    index.max(1)
+                );
+                let (next, body) = self.get(&path).await;
+                index = next;
+                if String::from_utf8_lossy(&body).contains(id) {
+                    return;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, there).await.unwrap();
     }
 }
 
@@ -182,11 +191,16 @@ fn register_to_visible(criterion: &mut Criterion) {
                 for _ in 0..rounds {
                     let started = Instant::now();
                     let registration = provider.register(instance("visible", 999)).await.unwrap();
-                    watch.wait_for(|s| s.get("i999").is_some()).await.unwrap();
+                    let seen = watch.wait_for(|s| s.get("i999").is_some());
+                    timeout(PATIENCE, seen).await.unwrap().unwrap();
                     took += started.elapsed();
-                    registration.ready().await.unwrap();
+                    timeout(PATIENCE, registration.ready())
+                        .await
+                        .unwrap()
+                        .unwrap();
                     registration.deregister().await.unwrap();
-                    watch.wait_for(|s| s.get("i999").is_none()).await.unwrap();
+                    let gone = watch.wait_for(|s| s.get("i999").is_none());
+                    timeout(PATIENCE, gone).await.unwrap().unwrap();
                     // A watcher is paced; what it may do at once it has earned back by then.
                     tokio::time::sleep(Duration::from_millis(800)).await;
                 }
@@ -236,16 +250,17 @@ async fn fleet(
         fleet.push(provider.register(instance(service, id)).await.unwrap());
     }
     for registration in &fleet {
-        registration.ready().await.unwrap();
+        timeout(PATIENCE, registration.ready())
+            .await
+            .unwrap()
+            .unwrap();
     }
     let mut watch = consumer
         .watch_members(&service.parse().unwrap())
         .await
         .unwrap();
-    watch
-        .wait_for(|s| s.members().len() == members)
-        .await
-        .unwrap();
+    let all = watch.wait_for(|s| s.members().len() == members);
+    timeout(PATIENCE, all).await.unwrap().unwrap();
     (fleet, watch)
 }
 
