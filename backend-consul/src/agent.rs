@@ -44,6 +44,7 @@ pub(crate) struct Agent {
     http: Http,
     consistency: Consistency,
     datacenter: Option<String>,
+    namespace: Option<String>,
 }
 
 impl Agent {
@@ -52,6 +53,7 @@ impl Agent {
             http: Http::new(config)?,
             consistency: config.consistency,
             datacenter: config.datacenter.clone(),
+            namespace: config.namespace.clone(),
         })
     }
 
@@ -142,7 +144,10 @@ impl Agent {
         node: &str,
         check_id: &str,
     ) -> Result<Option<String>, Failure> {
-        let body = json("check", &[CheckRead::new(node, check_id)])?;
+        let body = json(
+            "check",
+            &[CheckRead::new(node, check_id, self.namespace.as_deref())],
+        )?;
         match self
             .http
             .send(Request::put("check", "txn").json(body))
@@ -176,8 +181,14 @@ impl Agent {
     }
 
     /// Does all of it or nothing. Returns the new index of the last key; a refusal has status 409.
-    pub(crate) async fn transact(&self, operations: &[Operation<'_>]) -> Result<u64, Failure> {
-        let body = json("transaction", operations)?;
+    pub(crate) async fn transact<'a>(
+        &'a self,
+        operations: Vec<Operation<'a>>,
+    ) -> Result<u64, Failure> {
+        let namespace = self.namespace.as_deref();
+        let operations = operations.into_iter();
+        let operations: Vec<_> = operations.map(|one| one.within(namespace)).collect();
+        let body = json("transaction", &operations)?;
         let reply = self
             .http
             .send(Request::put("transaction", "txn").json(body))

@@ -93,7 +93,7 @@ pub(crate) async fn acquire(
             ],
             Some(pair) => vec![Operation::at_index(key, pair.modify_index), lock()],
         };
-        match agent.transact(&operations).await {
+        match agent.transact(operations).await {
             Ok(index) => {
                 let sequence = value.sequence;
                 return Ok(Held { index, sequence });
@@ -148,11 +148,11 @@ pub(crate) async fn publish(
             load,
         };
         let text = value.write();
-        let operations = [
+        let operations = vec![
             Operation::at_index(key, held.index),
             Operation::lock(key, session, &text),
         ];
-        match agent.transact(&operations).await {
+        match agent.transact(operations).await {
             Ok(index) => {
                 *held = Held { index, sequence };
                 return Ok(chain);
@@ -203,7 +203,7 @@ pub(crate) async fn release(agent: &Agent, key: &str, release: &Release) -> Resu
             _ => return Ok(()),
         }
         match agent
-            .transact(&[Operation::delete_at(key, pair.modify_index)])
+            .transact(vec![Operation::delete_at(key, pair.modify_index)])
             .await
         {
             Ok(_) => return Ok(()),

@@ -142,7 +142,8 @@ impl Pair {
     }
 }
 
-/// One operation of `PUT /v1/txn`.
+/// One operation of `PUT /v1/txn`, which takes the namespace of each from its body and from nowhere
+/// else.
 #[derive(Debug, Serialize)]
 pub(crate) struct Operation<'a> {
     #[serde(rename = "KV")]
@@ -160,6 +161,8 @@ struct KvOperation<'a> {
     value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
 }
 
 impl<'a> Operation<'a> {
@@ -170,8 +173,15 @@ impl<'a> Operation<'a> {
             index: None,
             value: None,
             session: None,
+            namespace: None,
         };
         Self { kv }
+    }
+
+    /// The same, in `namespace`.
+    pub(crate) const fn within(mut self, namespace: Option<&'a str>) -> Self {
+        self.kv.namespace = namespace;
+        self
     }
 
     pub(crate) const fn absent(key: &'a str) -> Self {
@@ -238,11 +248,17 @@ struct CheckKey<'a> {
     node: &'a str,
     #[serde(rename = "CheckID")]
     check_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
 }
 
 impl<'a> CheckRead<'a> {
-    pub(crate) const fn new(node: &'a str, check_id: &'a str) -> Self {
-        let check = CheckKey { node, check_id };
+    pub(crate) const fn new(node: &'a str, check_id: &'a str, namespace: Option<&'a str>) -> Self {
+        let check = CheckKey {
+            node,
+            check_id,
+            namespace,
+        };
         let verb = "get";
         Self {
             check: CheckOperation { verb, check },

@@ -229,7 +229,7 @@ async fn lay_ghosts(shared: &Shared) {
             && Value::read(&pair).is_some_and(|value| value.life == ghost.life)
         {
             let delete = Operation::delete_at(key, pair.modify_index);
-            let _repeated_with_the_next_beat = shared.agent.transact(&[delete]).await;
+            let _repeated_with_the_next_beat = shared.agent.transact(vec![delete]).await;
         }
         let _repeated_with_the_next_beat = shared.agent.deregister(&ghost.names.service_id).await;
     }

@@ -11,5 +11,6 @@
 
 pub mod bench;
 pub mod counter;
+pub mod fake;
 pub mod harness;
 pub mod operator;
