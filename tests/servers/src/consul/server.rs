@@ -1,4 +1,4 @@
-//! Consul.
+//! One agent.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{Process, command_runs, free_port};
+use crate::{Process, free_port};
 
 /// Where `scripts/prerequisites` unpacks Debian's package.
-const UNPACKED: &str = concat!(
+pub(super) const UNPACKED: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../target/servers/bullseye/usr/bin/consul"
 );
@@ -34,28 +34,28 @@ pub enum Data {
 pub struct Server {
     // Before the directory, which it writes to.
     process: Option<Process>,
-    ports: [u16; 4],
+    ports: [u16; 5],
     data: Data,
     settings: String,
     token: Option<String>,
-    /// The server whose client it is, if it is no server itself.
-    servers: Option<SocketAddr>,
+    role: Role,
     dir: TempDir,
 }
 
-/// Whether there is an agent to test with; see [`available`](crate::available()).
-#[must_use]
-pub fn available() -> bool {
-    let program = program();
-    let found = command_runs(&program.to_string_lossy(), "version");
-    crate::available(
-        "consul",
-        found,
-        &format!("{UNPACKED}, or consul in the path"),
-    )
+/// What it is to its datacentre.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// Its only server.
+    Alone,
+    /// One of so many servers, which begin together; they meet where this one listens for others.
+    Founder { servers: usize, meeting: SocketAddr },
+    /// A server that joins this one.
+    Newcomer(SocketAddr),
+    /// The client of this server.
+    Client(SocketAddr),
 }
 
-fn program() -> PathBuf {
+pub(super) fn program() -> PathBuf {
     let unpacked = PathBuf::from(UNPACKED);
     if unpacked.exists() {
         unpacked
@@ -74,31 +74,44 @@ impl Server {
     /// Starts one with further settings, in HCL; `token` is what [`call`](Self::call) carries.
     #[must_use]
     pub fn start_with(data: Data, settings: &str, token: Option<&str>) -> Self {
-        Self::begin(data, settings, token, None)
+        Self::begin(data, settings, token, Role::Alone)
     }
 
     /// Starts an agent that is the client of `server`, and keeps its data in memory: killed and
     /// restarted, it has forgotten what it was told.
     #[must_use]
     pub fn start_client(server: &Self) -> Self {
-        let serf = SocketAddr::from(([127, 0, 0, 1], server.ports[2]));
-        Self::begin(Data::Memory, "", None, Some(serf))
+        Self::start_client_with(server, "")
     }
 
-    fn begin(data: Data, settings: &str, token: Option<&str>, servers: Option<SocketAddr>) -> Self {
-        let dir = tempfile::Builder::new().prefix("plimsoll-consul").tempdir();
-        let mut server = Self {
-            servers,
-            process: None,
-            ports: [0; 4],
-            data,
-            settings: settings.to_owned(),
-            token: token.map(str::to_owned),
-            dir: dir.expect("a directory"),
-        };
+    /// The same with further settings.
+    #[must_use]
+    pub fn start_client_with(server: &Self, settings: &str) -> Self {
+        Self::begin(Data::Memory, settings, None, Role::Client(server.serf()))
+    }
+
+    /// Starts another server of the datacentre of `server`.
+    #[must_use]
+    pub fn start_beside(server: &Self) -> Self {
+        Self::begin(Data::Disk, "", None, Role::Newcomer(server.serf()))
+    }
+
+    /// `servers` of one datacentre, none of which runs yet.
+    pub(super) fn founders(servers: usize) -> Vec<Self> {
+        let mut founders: Vec<Self> = Vec::new();
+        for _ in 0..servers {
+            let mut server = Self::new(Data::Disk, "", None, Role::Alone);
+            let meeting = founders.first().unwrap_or(&server).serf();
+            server.role = Role::Founder { servers, meeting };
+            founders.push(server);
+        }
+        founders
+    }
+
+    fn begin(data: Data, settings: &str, token: Option<&str>, role: Role) -> Self {
         // Another process may take a port between its release and the server's start.
         for _ in 0..5 {
-            server.ports = [free_port(), free_port(), free_port(), free_port()];
+            let mut server = Self::new(data, settings, token, role);
             if server.try_start() {
                 return server;
             }
@@ -106,39 +119,62 @@ impl Server {
         panic!("the Consul agent does not start");
     }
 
+    fn new(data: Data, settings: &str, token: Option<&str>, role: Role) -> Self {
+        let dir = tempfile::Builder::new().prefix("plimsoll-consul").tempdir();
+        Self {
+            role,
+            process: None,
+            ports: std::array::from_fn(|_| free_port()),
+            data,
+            settings: settings.to_owned(),
+            token: token.map(str::to_owned),
+            dir: dir.expect("a directory"),
+        }
+    }
+
     fn try_start(&mut self) -> bool {
-        let [http, https, serf, rpc] = self.ports;
-        let https = if self.settings.contains("cert_file") {
-            i32::from(https)
-        } else {
-            -1
+        self.launch();
+        self.wait_ready()
+    }
+
+    /// Starts the process.
+    pub(super) fn launch(&mut self) {
+        let [http, https, serf, rpc, wan] = self.ports;
+        let only_if = |wanted: &str, port| {
+            let wanted = self.settings.contains(wanted);
+            if wanted { i32::from(port) } else { -1 }
         };
+        let (https, wan) = (only_if("cert_file", https), only_if("datacenter", wan));
         let settings = format!(
-            "session_ttl_min = \"500ms\"\ndisable_update_check = true\n\
+            "session_ttl_min = \"500ms\"\ndisable_update_check = true\nretry_interval = \"1s\"\n\
              performance {{ raft_multiplier = 1 }}\n\
-             ports {{ http = {http} https = {https} serf_lan = {serf} serf_wan = -1 server = {rpc} dns = -1 grpc = -1 }}\n{}",
+             ports {{ http = {http} https = {https} serf_lan = {serf} serf_wan = {wan} server = {rpc} dns = -1 grpc = -1 }}\n{}",
             self.settings
         );
         fs::write(self.path("agent.hcl"), settings).expect("the settings");
         let mut command = Command::new(program());
+        let data = self.path("data");
         command.arg("agent");
-        match (self.servers, self.data) {
-            (Some(server), _) => {
-                let data = self.path("data");
+        match (self.role, self.data) {
+            (Role::Client(server), _) => {
                 // A node that comes back keeps its identity, and nothing else.
                 let _not_there_yet = fs::remove_dir_all(data.join("services"));
                 let _not_there_yet = fs::remove_dir_all(data.join("checks"));
-                command
-                    .arg("-retry-join")
-                    .arg(server.to_string())
-                    .arg("-data-dir")
-                    .arg(data)
+                command.arg(format!("-retry-join={server}"))
             }
-            (None, Data::Memory) => command.arg("-dev"),
-            (None, Data::Disk) => command
-                .args(["-server", "-bootstrap-expect=1", "-data-dir"])
-                .arg(self.path("data")),
+            (Role::Newcomer(server), _) => {
+                command.args(["-server", &format!("-retry-join={server}")])
+            }
+            (Role::Founder { servers, meeting }, _) => {
+                let expected = format!("-bootstrap-expect={servers}");
+                command.args(["-server", &expected, &format!("-retry-join={meeting}")])
+            }
+            (Role::Alone, Data::Memory) => command.arg("-dev"),
+            (Role::Alone, Data::Disk) => command.args(["-server", "-bootstrap-expect=1"]),
         };
+        if !matches!((self.role, self.data), (Role::Alone, Data::Memory)) {
+            command.arg("-data-dir").arg(data);
+        }
         command
             .args([
                 "-node",
@@ -155,14 +191,39 @@ impl Server {
                 "-config-file",
             ])
             .arg(self.path("agent.hcl"));
-        let mut process = Process::spawn(&mut command, &self.path("log"));
+        self.process = Some(Process::spawn(&mut command, &self.path("log")));
+    }
+
+    /// Waits until it serves; `false` if it ends before.
+    pub(super) fn wait_ready(&mut self) -> bool {
+        let Some(mut process) = self.process.take() else {
+            return false;
+        };
         let started = process.wait_ready(|| self.serves());
         self.process = Some(process);
         started
     }
 
-    fn node(&self) -> String {
+    /// The name of its node.
+    #[must_use]
+    pub fn node(&self) -> String {
         format!("n{}", self.ports[0])
+    }
+
+    /// Where it listens for the agents of its datacentre.
+    fn serf(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[2]))
+    }
+
+    /// Where it listens for the servers of other datacentres, if its settings name a `datacenter`.
+    #[must_use]
+    pub fn wan_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[4]))
+    }
+
+    /// Where it listens for the servers of its own.
+    pub(super) fn rpc(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[3]))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -302,6 +363,18 @@ impl Server {
     pub fn restart(&mut self) {
         self.kill();
         assert!(self.try_start(), "the Consul agent does not start again");
+    }
+
+    /// Starts it again, as [`restart`](Self::restart), and does not wait until it
+    /// [is ready](Self::is_ready): one of several servers may not be before the others.
+    pub fn relaunch(&mut self) {
+        self.kill();
+        self.launch();
+    }
+
+    /// Waits until it serves; `false` if it has ended before.
+    pub fn is_ready(&mut self) -> bool {
+        self.wait_ready()
     }
 
     /// Starts it again, with nothing.
