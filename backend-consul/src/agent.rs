@@ -21,13 +21,18 @@ pub(crate) enum Beat {
     Unknown,
 }
 
-/// Which of a service's entries to ask for.
-#[derive(Clone, Copy, Debug)]
+/// Who is to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// For watching and listing, as the settings say, and from the datacentre they say.
+    /// For watching and listing: as the settings say, of the datacentre they say.
     Settings,
-    /// What the leader knows: the registry's own answer to what this agent has told it.
+    /// The leader of that datacentre.
     Leader,
+    /// Any of its servers.
+    Any,
+    /// The leader of the agent's own datacentre: the registry's answer to what this agent has told
+    /// it.
+    Own,
 }
 
 /// A service's entries.
@@ -114,21 +119,13 @@ impl Agent {
     ) -> Result<Health, Failure> {
         let path = path(&["health", "service", service]);
         let mut request = Request::get("health", &path);
-        if let Reading::Settings = reading {
-            request = self.placed(request);
-            request = match self.consistency {
-                Consistency::Default => request,
-                Consistency::Consistent => request.flag("consistent"),
-                Consistency::Stale => request.flag("stale"),
-            };
-        }
         if let Some(filter) = filter {
             request = request.with("filter", filter);
         }
         if let Some((index, wait)) = after {
             request = request.blocking(index, wait);
         }
-        let reply = self.http.send(request).await?;
+        let reply = self.read(reading, request).await?;
         let began = Instant::now();
         Ok(Health {
             index: reply.index()?,
@@ -163,14 +160,11 @@ impl Agent {
         }
     }
 
-    /// The keys below `prefix`. `stale` lets any server answer.
-    pub(crate) async fn keys(&self, prefix: &str, stale: bool) -> Result<Vec<Pair>, Failure> {
+    /// The keys below `prefix`.
+    pub(crate) async fn keys(&self, prefix: &str, reading: Reading) -> Result<Vec<Pair>, Failure> {
         let path = key_path(prefix);
-        let mut request = self.placed(Request::get("loads", &path).flag("recurse"));
-        if stale {
-            request = request.flag("stale");
-        }
-        present(self.http.send(request).await)
+        let request = Request::get("loads", &path).flag("recurse");
+        present(self.read(reading, request).await)
     }
 
     /// One key, as the leader knows it.
@@ -233,17 +227,36 @@ impl Agent {
 
     /// The names of all services.
     pub(crate) async fn services(&self) -> Result<Vec<String>, Failure> {
-        let request = self.placed(Request::get("services", "catalog/services"));
+        let request = Request::get("services", "catalog/services");
         let services: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
-            self.http.send(request).await?.read()?;
+            self.read(Reading::Settings, request).await?.read()?;
         Ok(services.into_keys().collect())
     }
 
-    fn placed<'a>(&self, request: Request<'a>) -> Request<'a> {
-        match &self.datacenter {
+    /// Has `request` answered by whom `reading` names.
+    async fn read(&self, reading: Reading, request: Request<'_>) -> Result<Reply, Failure> {
+        let elsewhere = self.datacenter.as_ref();
+        let elsewhere = elsewhere.filter(|_| reading != Reading::Own);
+        let request = match elsewhere {
             Some(datacenter) => request.with("dc", datacenter),
             None => request,
-        }
+        };
+        let sure = match reading {
+            Reading::Settings => self.consistency,
+            Reading::Any => Consistency::Stale,
+            Reading::Leader | Reading::Own => Consistency::Default,
+        };
+        let request = match sure {
+            Consistency::Default => request,
+            Consistency::Consistent => request.flag("consistent"),
+            Consistency::Stale => request.flag("stale"),
+        };
+        let answer = self.http.send(request).await;
+        // Consul does not say which one it has no path to.
+        answer.map_err(|failure| match elsewhere {
+            Some(datacenter) => failure.with("dc", datacenter),
+            None => failure,
+        })
     }
 }
 

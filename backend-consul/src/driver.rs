@@ -113,7 +113,7 @@ impl ConsulDriver {
         let filter = format!("Service.ID == \"{}\"", names.service_id);
         let read = self
             .agent()
-            .health(&name, Reading::Leader, Some(&filter), None);
+            .health(&name, Reading::Own, Some(&filter), None);
         Ok(read.await?.entries.iter().any(|found| !is_critical(found)))
     }
 

@@ -68,6 +68,12 @@ impl Failure {
         }
     }
 
+    /// The same, with a fact that it lacks.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.error = self.error.with_context(name, value);
+        self
+    }
+
     pub(crate) fn is(&self, status: u16) -> bool {
         self.status == Some(status)
     }

@@ -40,7 +40,7 @@ impl Reader {
         let entries = self.agent.health(&name, Reading::Settings, None, None);
         let loads = async {
             if loads {
-                self.loads(service, false).await
+                self.loads(service, Reading::Settings).await
             } else {
                 Ok(Vec::new())
             }
@@ -58,10 +58,10 @@ impl Reader {
     pub(crate) async fn loads(
         &self,
         service: &ServiceName,
-        stale: bool,
+        reading: Reading,
     ) -> Result<Vec<(InstanceId, Stored)>> {
         let branch = branch(&self.root, service);
-        let pairs = self.agent.keys(&branch, stale).await?;
+        let pairs = self.agent.keys(&branch, reading).await?;
         Ok(pairs
             .iter()
             .filter_map(|pair| Some((owner(pair, &branch)?, stored(pair)?)))

@@ -131,7 +131,7 @@ impl Follower {
 
     fn poll(&self) -> Poll {
         let (reader, service) = (Arc::clone(&self.reader), self.service.clone());
-        Box::pin(async move { reader.loads(&service, true).await })
+        Box::pin(async move { reader.loads(&service, Reading::Any).await })
     }
 
     async fn take(&mut self, health: Health) -> Result<()> {
@@ -205,7 +205,7 @@ impl Follower {
         // Who leaves gives up the id before the service: where the fence still stands, the agent
         // has forgotten the service or somebody else has removed it, and its owner lives.
         let fences = if vanished.iter().any(|(_, present)| present.ours) {
-            self.reader.loads(&self.service, false).await?
+            self.reader.loads(&self.service, Reading::Leader).await?
         } else {
             Vec::new()
         };
