@@ -14,3 +14,4 @@ pub mod counter;
 pub mod fake;
 pub mod harness;
 pub mod operator;
+pub mod provider;
