@@ -219,3 +219,54 @@ async fn a_hundred_registrations_at_rest_cost_a_pass_each_and_one_renewal_per_ha
         assert!(registration.state().is_live());
     }
 }
+
+/// Each of them asks at a pace of its own whether it still stands, and all of them through one
+/// session and one beat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_registrations_in_an_outage_ask_no_more_often_than_one() {
+    const FLEET: usize = 100;
+    const TTL: Duration = Duration::from_secs(6);
+    if !available() {
+        return;
+    }
+    let mut server = block_in_place(|| Server::start(Data::Disk));
+    let counter = Counter::start(server.address());
+    let registry = ConsulRegistry::builder(counter.address().to_string())
+        .with_ttl(TTL)
+        .with_session_ttl(TTL)
+        .build()
+        .unwrap();
+    let mut fleet = Vec::new();
+    for index in 0..FLEET {
+        let registration = registry.register(instance(&format!("i{index:03}"))).await;
+        fleet.push(registration.unwrap());
+    }
+    for registration in &fleet {
+        ready(registration).await;
+    }
+    block_in_place(|| server.kill());
+    let lost =
+        |registration: &plimsoll_discovery_api::Registration| !registration.state().is_live();
+    eventually("all of them to know", || async {
+        fleet.iter().all(lost).then_some(())
+    })
+    .await;
+    let (mut attempts, mut most) = (0, 0);
+    for _ in 0..15 {
+        let before = counter.arrived();
+        sleep(Duration::from_secs(1)).await;
+        attempts += counter.arrived() - before;
+        most = most.max(counter.arrived() - before);
+    }
+    println!("{attempts} connections in 15 s, {most} in one of them");
+    // A beat that fails makes nine: eight passes abreast, and the renewal.
+    assert!(attempts >= 10, "{attempts} attempts are none");
+    assert!(
+        attempts <= 15 * 30 && most <= 100,
+        "{attempts} attempts in 15 s, {most} in one"
+    );
+    block_in_place(|| server.restart());
+    for registration in &fleet {
+        support::bench::state(registration, "Live", |state| state.is_live()).await;
+    }
+}

@@ -18,13 +18,16 @@ use crate::wire::Operation;
 /// So many passes are under way at one time: enough to be done at once, few beside the connections
 /// that an agent grants.
 const ABREAST: usize = 8;
-/// A beat that failed is repeated after this, if that is before the next.
-const RETRY: Duration = Duration::from_secs(1);
+/// What failed is repeated after these: at first at once, as it may have been nothing, and later no
+/// faster than checks need it that still stand.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_millis(1500);
 
 /// Runs until nobody holds the other end of `end`; then closes the session.
 pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
     let mut asked = shared.wanted.subscribe();
     let mut rng = Rng::from_entropy();
+    let mut trouble = Trouble::default();
     let mut next = Instant::now() + shared.config.beat();
     loop {
         let wanted = *asked.borrow_and_update();
@@ -33,12 +36,18 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
             && session.is_none()
             && shared.link.borrow().attempts == attempts
         {
-            open(&shared).await;
+            tokio::select! {
+                _ = end.changed() => break,
+                () = sleep_until(trouble.until.unwrap_or_else(Instant::now)) => {}
+            }
+            let opened = open(&shared).await;
+            trouble.was(opened, &mut rng);
             next = Instant::now() + shared.config.beat();
             continue;
         }
         let due = [wanted.beat, wanted.align].into_iter().flatten();
         let due = due.fold(next, Instant::min);
+        let due = trouble.until.map_or(due, |until| until.max(due));
         tokio::select! {
             biased;
             // An error, as nothing is ever sent.
@@ -54,9 +63,12 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
                     _ = end.changed() => break,
                     sound = beat(&shared) => sound,
                 };
+                trouble.was(sound, &mut rng);
                 // A little early, so that handles that began as one do not beat as one.
-                let period = shared.config.beat().mul_f64(0.9 + 0.1 * rng.next_f64());
-                next = began + if sound { period } else { period.min(RETRY) };
+                next = began + shared.config.beat().mul_f64(0.9 + 0.1 * rng.next_f64());
+                if let Some(until) = trouble.until {
+                    next = next.min(until);
+                }
                 shared.beaten.send_replace(Some(began));
             }
         }
@@ -69,8 +81,34 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
     }
 }
 
-async fn open(shared: &Shared) {
+/// For how long nothing has succeeded, and until when nothing is tried. Every registration asks for
+/// what it needs at a pace of its own; all of them together are no more often in the agent's ear than
+/// one would be.
+#[derive(Debug, Default)]
+struct Trouble {
+    since: Option<Instant>,
+    until: Option<Instant>,
+}
+
+impl Trouble {
+    /// Takes note of how it went.
+    fn was(&mut self, sound: bool, rng: &mut Rng) {
+        if sound {
+            *self = Self::default();
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let pause = (now.duration_since(since) / 2).clamp(FIRST_RETRY, LAST_RETRY);
+        // Those that fell into it as one do not come out of it as one.
+        self.until = Some(now + pause.mul_f64(0.5 + 0.5 * rng.next_f64()));
+    }
+}
+
+/// Returns whether there is a session now.
+async fn open(shared: &Shared) -> bool {
     let opened = open_one(shared).await;
+    let is_open = opened.is_ok();
     shared.link.send_modify(|link| {
         link.attempts += 1;
         match opened {
@@ -78,6 +116,7 @@ async fn open(shared: &Shared) {
             Err(cause) => link.cause = Some(cause),
         }
     });
+    is_open
 }
 
 async fn open_one(shared: &Shared) -> Result<Session> {

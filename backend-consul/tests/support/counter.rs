@@ -13,6 +13,7 @@ pub struct Counter {
     address: SocketAddr,
     lines: Lines,
     open: Arc<AtomicUsize>,
+    arrived: Arc<AtomicUsize>,
 }
 
 impl Counter {
@@ -23,8 +24,11 @@ impl Counter {
         let counted = Arc::clone(&lines);
         let open = Arc::new(AtomicUsize::new(0));
         let opened = Arc::clone(&open);
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let arrivals = Arc::clone(&arrived);
         thread::spawn(move || {
             for client in listener.incoming() {
+                arrivals.fetch_add(1, Ordering::Relaxed);
                 let (Ok(client), Ok(upstream)) = (client, TcpStream::connect(server)) else {
                     continue;
                 };
@@ -44,12 +48,18 @@ impl Counter {
             address,
             lines,
             open,
+            arrived,
         }
     }
 
     /// How many connections are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// How many connections were made so far, those among them that the server did not take.
+    pub fn arrived(&self) -> usize {
+        self.arrived.load(Ordering::Relaxed)
     }
 
     pub fn address(&self) -> SocketAddr {
