@@ -5,6 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_test_servers::Mode;
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use support::bench::{eventually, ids, life, load};
@@ -100,5 +102,67 @@ fault! {
         .await;
         // What is kept for the next request.
         eventually("eight connections at the most", || async { (counter.open() <= 8).then_some(()) }).await;
+    }
+}
+
+fault! {
+    /// A write whose reply was lost may have been carried out or not; it says the whole count, so
+    /// that it does no harm to write it again.
+    async fn the_load_is_exact_after_hundreds_of_cuts_in_the_middle_of_writes(bench: Memory) {
+        let registration = bench.live("a").await;
+        let before = life(&registration);
+        let (handle, mut open) = (registration.load(), Vec::new());
+        let mut rng = plimsoll_discovery_api::Rng::from_seed(7);
+        for round in 0..300_u64 {
+            for _ in 0..rng.below(4) {
+                open.push(handle.acquire());
+            }
+            open.truncate(open.len().saturating_sub(usize::from(round % 3 == 0)));
+            if round % 2 == 0 {
+                bench.proxy.cut();
+            } else {
+                bench.proxy.set(Mode::HoldReplies);
+                sleep(Duration::from_millis(20).mul_f64(rng.next_f64())).await;
+                bench.proxy.set(Mode::Pass);
+            }
+            sleep(Duration::from_millis(20).mul_f64(rng.next_f64())).await;
+        }
+        let count = open.len() as u64;
+        bench.listed("the exact count", |s| load(s, "a") == Some(count)).await;
+        drop(open);
+        bench.listed("nobody", |s| load(s, "a") == Some(0)).await;
+        println!("{count} at the end of the cuts");
+        assert_eq!(life(&registration), before, "cuts shorter than its check cost it its life");
+    }
+}
+
+fault! {
+    /// In tasks of this process, and in what the agent has under way for it.
+    async fn watches_that_come_and_go_by_the_thousand_leave_no_task_here_and_none_in_the_agent(bench: Memory) {
+        let under_way = || block_in_place(|| {
+            let (status, profile) = bench.server.call("GET", "/debug/pprof/goroutine?debug=1", "");
+            assert_eq!(status, 200, "{profile}");
+            let total = profile.lines().find_map(|line| line.strip_prefix("goroutine profile: total "));
+            total.and_then(|total| total.trim().parse::<usize>().ok()).expect("a number")
+        });
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let consumer = builder(bench.server.address()).build().unwrap();
+        let (first, agents) = (tasks(), under_way());
+        let mut most = 0;
+        for round in 0..3_000 {
+            let service = format!("s{}", round % 40).parse().unwrap();
+            let mut watch = consumer.watch(&service).await.unwrap();
+            if round % 10 == 0 {
+                watch.next().await.unwrap();
+                most = most.max(tasks());
+            }
+        }
+        println!("{first} tasks and {agents} in the agent before, {most} tasks at the most");
+        // What is kept for the next request.
+        eventually("eight connections at the most", || async { (tasks() <= first + 8).then_some(()) }).await;
+        drop(consumer);
+        eventually("as few tasks as before", || async { (tasks() <= first).then_some(()) }).await;
+        // What the runtime of the agent does by itself goes up and down a little.
+        eventually("as little in the agent", || async { (under_way() <= agents + 10).then_some(()) }).await;
     }
 }
