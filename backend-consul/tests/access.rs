@@ -168,6 +168,9 @@ async fn a_token_of_the_documented_rights_is_enough_and_its_loss_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_registrations_at_rest_cost_a_pass_each_and_one_renewal_per_half_ttl() {
     const FLEET: usize = 100;
+    /// The defaults of a watch.
+    const WAIT: Duration = Duration::from_secs(10);
+    const POLL: Duration = Duration::from_secs(3);
     const TTL: Duration = Duration::from_secs(10);
     if !available() {
         return;
@@ -191,6 +194,10 @@ async fn a_hundred_registrations_at_rest_cost_a_pass_each_and_one_renewal_per_ha
     for registration in &fleet {
         ready(registration).await;
     }
+    // And somebody who follows them, loads and all.
+    let mut watch = registry.watch(fleet[0].instance().service()).await.unwrap();
+    let followed = watch.wait_for(|s| s.members().len() == FLEET);
+    timeout(PATIENCE, followed).await.unwrap().unwrap();
     // The beat that aligns them, and the first of their rhythm.
     sleep(TTL / 2).await;
     let (passes, renewals, all) = (
@@ -198,13 +205,29 @@ async fn a_hundred_registrations_at_rest_cost_a_pass_each_and_one_renewal_per_ha
         counter.count("/v1/session/renew/"),
         counter.lines().len(),
     );
+    let (queries, polls) = (counter.count("index="), counter.count("recurse"));
     let started = Instant::now();
     sleep(TTL * 2).await;
     let beats = started.elapsed().as_secs_f64() / (TTL.as_secs_f64() / 2.0);
     let passes = counter.count("/v1/agent/check/pass/") - passes;
     let renewals = counter.count("/v1/session/renew/") - renewals;
-    let others = counter.lines().len() - all - passes - renewals;
-    println!("{passes} passes, {renewals} renewals, {others} others in {beats:.1} half TTLs");
+    let (queries, polls) = (
+        counter.count("index=") - queries,
+        counter.count("recurse") - polls,
+    );
+    let others = counter.lines().len() - all - passes - renewals - queries - polls;
+    println!(
+        "{passes} passes, {renewals} renewals, {queries} queries, {polls} polls, {others} others in {beats:.1} half TTLs"
+    );
+    let within = |span: Duration| started.elapsed().as_secs_f64() / span.as_secs_f64();
+    assert!(
+        (queries as f64) <= within(WAIT) + 1.0 && queries > 0,
+        "{queries} queries"
+    );
+    assert!(
+        (polls as f64) <= within(POLL) + 1.0 && polls > 0,
+        "{polls} polls"
+    );
     // A beat comes up to a tenth early, and the count may begin just before one.
     let most = (beats / 0.9).ceil() + 1.0;
     let least = beats.floor() - 1.0;
