@@ -108,8 +108,9 @@ impl ConsulBuilder {
         self
     }
 
-    /// The datacentre whose services are followed and listed. Default: the agent's own, in which
-    /// registrations always are.
+    /// The datacentre whose services are followed and listed. One that the agent knows no way to is
+    /// [`InvalidConfig`](ErrorKind::InvalidConfig), naming `dc`, for as long as that is so. Default:
+    /// the agent's own, in which registrations always are.
     pub fn with_datacenter(mut self, datacenter: impl Into<String>) -> Self {
         self.datacenter = Some(datacenter.into());
         self
@@ -173,7 +174,8 @@ impl ConsulBuilder {
         self
     }
 
-    /// How sure an answer about a service must be. Default: [`Consistency::Default`].
+    /// How sure a list or a watch must be of its answer; loads that are polled are any server's
+    /// always. Default: [`Consistency::Default`].
     pub fn with_consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
         self

@@ -12,7 +12,7 @@ use crate::tls::Tls;
 const SETTLE: Duration = Duration::from_millis(250);
 const DEFAULT_PORT: u16 = 8500;
 
-/// How sure an answer about a service must be.
+/// How sure a list or a watch must be of its answer.
 /// See [Consul's consistency modes](https://developer.hashicorp.com/consul/api-docs/features/consistency).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -22,8 +22,8 @@ pub enum Consistency {
     /// The leader answers; for an instant after an election, two may think that they are.
     #[default]
     Default,
-    /// Any server answers, with what it knows. Answers may go back in time: those that do are asked
-    /// for again, before they are believed.
+    /// Any server answers with what it knows, though there be no leader. Answers may go back in time:
+    /// those that do are asked for again, before they are believed.
     Stale,
 }
 
