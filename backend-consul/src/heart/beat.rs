@@ -27,7 +27,8 @@ const LAST_RETRY: Duration = Duration::from_millis(1500);
 pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
     let mut asked = shared.wanted.subscribe();
     let mut rng = Rng::from_entropy();
-    let mut trouble = Trouble::default();
+    // An agent may well take what its servers do not answer.
+    let (mut opening, mut beating) = (Trouble::default(), Trouble::default());
     let mut next = Instant::now() + shared.config.beat();
     loop {
         let wanted = *asked.borrow_and_update();
@@ -36,18 +37,20 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
             && session.is_none()
             && shared.link.borrow().attempts == attempts
         {
-            tokio::select! {
-                _ = end.changed() => break,
-                () = sleep_until(trouble.until.unwrap_or_else(Instant::now)) => {}
+            if let Some(until) = opening.until {
+                tokio::select! {
+                    _ = end.changed() => break,
+                    () = sleep_until(until) => {}
+                }
             }
             let opened = open(&shared).await;
-            trouble.was(opened, &mut rng);
+            opening.was(opened, &mut rng);
             next = Instant::now() + shared.config.beat();
             continue;
         }
         let due = [wanted.beat, wanted.align].into_iter().flatten();
         let due = due.fold(next, Instant::min);
-        let due = trouble.until.map_or(due, |until| until.max(due));
+        let due = beating.until.map_or(due, |until| until.max(due));
         tokio::select! {
             biased;
             // An error, as nothing is ever sent.
@@ -63,10 +66,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut end: watch::Receiver<()>) {
                     _ = end.changed() => break,
                     sound = beat(&shared) => sound,
                 };
-                trouble.was(sound, &mut rng);
+                beating.was(sound, &mut rng);
                 // A little early, so that handles that began as one do not beat as one.
                 next = began + shared.config.beat().mul_f64(0.9 + 0.1 * rng.next_f64());
-                if let Some(until) = trouble.until {
+                if let Some(until) = beating.until {
                     next = next.min(until);
                 }
                 shared.beaten.send_replace(Some(began));
