@@ -24,6 +24,7 @@ fn seconds() -> i64 {
 
 /// Is a provider and a consumer, if this process was started as one: tells what time it takes it for
 /// and what it makes of the registry, twenty times a second, and never returns.
+#[expect(clippy::print_stdout, reason = "what it tells is read")]
 async fn be_a_process() {
     let Ok(address) = env::var(AGENT) else {
         return;

@@ -151,8 +151,12 @@ fault! {
         let mut most = 0;
         for round in 0..3_000 {
             let service = format!("s{}", round % 40).parse().unwrap();
-            let mut watch = consumer.watch(&service).await.unwrap();
-            if round % 10 == 0 {
+            // Of those with loads the next poll would find that nobody listens.
+            let mut watch = match round % 2 {
+                0 => consumer.watch_members(&service).await.unwrap(),
+                _ => consumer.watch(&service).await.unwrap(),
+            };
+            if round % 5 == 0 {
                 watch.next().await.unwrap();
                 most = most.max(tasks());
             }
