@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{RegistrationState, Registry, ServiceName};
-use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::consul::{Cluster as ServerCluster, Data, Server, available};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
@@ -119,4 +119,36 @@ async fn an_agent_that_forgot_its_services_is_told_again_and_no_watcher_sees_the
     }
     let fewest = witness.await.unwrap();
     assert_eq!(fewest, Some(6), "a watcher was told that some had left");
+}
+
+/// One of three servers is there and answers, but there is no leader for it to ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_agent_accepts_without_a_quorum_is_pending_until_there_is_one() {
+    if !available() {
+        return;
+    }
+    let mut servers = block_in_place(ServerCluster::start);
+    let client = block_in_place(|| Server::start_client(&servers.servers()[0]));
+    let service: ServiceName = "orders".parse().unwrap();
+    let provider = builder(client.address()).build().unwrap();
+    block_in_place(|| servers.servers_mut()[1..].iter_mut().for_each(Server::kill));
+    let instance = plimsoll_discovery_api::Instance::builder(&service, "10.0.0.7", 8080);
+    let instance = instance.with_id("new").build().unwrap();
+    let registration = provider.register(instance).await.unwrap();
+    state(&registration, "a cause", |state| state.cause().is_some()).await;
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let now = registration.state();
+        assert!(matches!(now, RegistrationState::Pending { .. }), "{now:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    block_in_place(|| {
+        servers.servers_mut()[1..]
+            .iter_mut()
+            .for_each(Server::relaunch);
+        assert!(servers.servers_mut()[1..].iter_mut().all(Server::is_ready));
+    });
+    ready(&registration).await;
+    let listed = provider.list(&service).await.unwrap();
+    assert_eq!(ids(&listed), ["new"]);
 }
