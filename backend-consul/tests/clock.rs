@@ -7,10 +7,11 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use plimsoll_discovery_api::{Instance, LoadUpdater, Registry};
+use plimsoll_test_servers::consul::{Data, available};
 use plimsoll_test_servers::{Process, WallClock};
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, load};
+use support::bench::{Bench, eventually, ids, load};
 use support::harness::{TTL, builder};
 
 const AGENT: &str = "PLIMSOLL_TEST_CLOCK_AGENT";
@@ -77,60 +78,72 @@ fn told(log: &std::path::Path) -> Option<(i64, String)> {
     Some((time.parse::<i64>().ok()? - seconds(), seen.to_owned()))
 }
 
-fault! {
-    /// By an hour, either way, for longer than a check lives each time.
-    async fn a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no_view(bench: Memory) {
-        be_a_process().await;
-        if !WallClock::available() {
-            return;
-        }
-        let steady = bench.live("steady").await;
-        steady.load().set(3);
-        let clock = WallClock::start();
-        let mut command = std::process::Command::new(env::current_exe().unwrap());
-        command
-            .args(["--exact", "a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no_view"])
-            .args(["--nocapture", "--test-threads", "1"])
-            .env(AGENT, bench.server.address().to_string())
-            .envs(clock.environment());
-        let log = bench.server.dir().join("clock");
-        let _process = Process::spawn(&mut command, &log);
-        let listed = bench.listed("both, with their loads", |s| {
-            ids(s) == ["jumping", "steady"] && load(s, "jumping") == Some(LOAD) && load(s, "steady") == Some(3)
+/// By an hour, either way, for longer than a check lives each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no_view() {
+    // Before it has an agent of its own, which would outlive it.
+    be_a_process().await;
+    if !available() || !WallClock::available() {
+        return;
+    }
+    let bench = Bench::set(Data::Memory);
+    let steady = bench.live("steady").await;
+    steady.load().set(3);
+    let clock = WallClock::start();
+    let mut command = std::process::Command::new(env::current_exe().unwrap());
+    command
+        .args([
+            "--exact",
+            "a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no_view",
+        ])
+        .args(["--nocapture", "--test-threads", "1"])
+        .env(AGENT, bench.server.address().to_string())
+        .envs(clock.environment());
+    let log = bench.server.dir().join("clock");
+    let _process = Process::spawn(&mut command, &log);
+    let listed = bench
+        .listed("both, with their loads", |s| {
+            ids(s) == ["jumping", "steady"]
+                && load(s, "jumping") == Some(LOAD)
+                && load(s, "steady") == Some(3)
         })
         .await;
-        let life = listed.get("jumping").map(|m| m.incarnation());
-        let before = bench.owned("jumping").unwrap();
-        let settled = |seen: &str| {
-            let parts = ["Live", "jumping=", "steady=", "Some(7)", "Some(3)"];
-            parts.iter().all(|part| seen.contains(part)) && !seen.contains("Stale")
-        };
-        let expected = eventually("its own view", || async {
-            told(&log).map(|(_, seen)| seen).filter(|seen| settled(seen))
+    let life = listed.get("jumping").map(|m| m.incarnation());
+    let before = bench.owned("jumping").unwrap();
+    let settled = |seen: &str| {
+        let parts = ["Live", "jumping=", "steady=", "Some(7)", "Some(3)"];
+        parts.iter().all(|part| seen.contains(part)) && !seen.contains("Stale")
+    };
+    let expected = eventually("its own view", || async {
+        told(&log)
+            .map(|(_, seen)| seen)
+            .filter(|seen| settled(seen))
+    })
+    .await;
+    let mut index = before.index;
+    for ahead in [3_600, -3_600, 0] {
+        clock.jump_to(ahead);
+        eventually("it to take another time for true", || async {
+            told(&log).filter(|(now, _)| (now - ahead).abs() <= 2)
         })
         .await;
-        let mut index = before.index;
-        for ahead in [3_600, -3_600, 0] {
-            clock.jump_to(ahead);
-            eventually("it to take another time for true", || async {
-                told(&log).filter(|(now, _)| (now - ahead).abs() <= 2)
-            })
-            .await;
-            let until = Instant::now() + TTL + Duration::from_secs(2);
-            while Instant::now() < until {
-                let (now, seen) = told(&log).unwrap();
-                assert!((now - ahead).abs() <= 3, "its clock is {now} s ahead, not {ahead}");
-                assert_eq!(seen, expected, "what the process sees");
-                let listed = bench.consumer.list(&bench.service).await.unwrap();
-                assert_eq!(ids(&listed), ["jumping", "steady"]);
-                assert_eq!(listed.get("jumping").map(|m| m.incarnation()), life);
-                assert_eq!(load(&listed, "jumping"), Some(LOAD));
-                sleep(Duration::from_millis(50)).await;
-            }
-            let owned = bench.owned("jumping").unwrap();
-            assert_eq!(owned.session, before.session, "another session");
-            assert!(owned.index > index, "its load was not published any more");
-            index = owned.index;
+        let until = Instant::now() + TTL + Duration::from_secs(2);
+        while Instant::now() < until {
+            let (now, seen) = told(&log).unwrap();
+            assert!(
+                (now - ahead).abs() <= 3,
+                "its clock is {now} s ahead, not {ahead}"
+            );
+            assert_eq!(seen, expected, "what the process sees");
+            let listed = bench.consumer.list(&bench.service).await.unwrap();
+            assert_eq!(ids(&listed), ["jumping", "steady"]);
+            assert_eq!(listed.get("jumping").map(|m| m.incarnation()), life);
+            assert_eq!(load(&listed, "jumping"), Some(LOAD));
+            sleep(Duration::from_millis(50)).await;
         }
+        let owned = bench.owned("jumping").unwrap();
+        assert_eq!(owned.session, before.session, "another session");
+        assert!(owned.index > index, "its load was not published any more");
+        index = owned.index;
     }
 }
