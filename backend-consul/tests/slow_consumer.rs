@@ -2,27 +2,16 @@
 
 mod support;
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_consul::ConsulRegistry;
 use plimsoll_discovery_api::Registry;
+use plimsoll_test_servers::resident_bytes;
 use tokio::task::block_in_place;
 
 use support::bench::{eventually, life, load, ready};
 use support::harness::{ROOT, builder};
 use support::operator::{base64, key, put};
-
-/// What of this process is in memory, in bytes.
-fn resident() -> u64 {
-    let text = fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kilobytes
-        .and_then(|text| text.parse::<u64>().ok())
-        .expect("a size")
-        * 1024
-}
 
 fault! {
     /// 200,000 loads of 500 instances are written while a watch of them is held by somebody who is
@@ -60,12 +49,12 @@ fault! {
                 })
                 .collect();
             if round == FIRST {
-                before = resident();
+                before = resident_bytes();
             }
             // A transaction takes 64 at the most.
             for part in operations.chunks(50) {
                 block_in_place(|| put(&bench.server, "/v1/txn", &format!("[{}]", part.join(","))));
-                most = most.max(resident());
+                most = most.max(resident_bytes());
             }
         }
         let grown = most.saturating_sub(before);

@@ -1,13 +1,9 @@
 //! What a process holds: in a test binary of its own, as memory is counted by process.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failure to set up is a failure of the test"
-)]
-
 mod support;
 
 use etcd_client::{PutOptions, Txn, TxnOp};
+use plimsoll_test_servers::resident_bytes;
 
 use support::operator::{identity, load, record};
 use support::stage::{ids, load_of, shown};
@@ -18,7 +14,7 @@ fault! {
         let _registration = stage.live("a").await;
         let mut watch = stage.watch().await;
         shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
-        let before = resident_kib();
+        let before = resident_bytes();
         let kv = stage.key("a").await.unwrap();
         let mut client = stage.operator.0.clone();
         let key = load(&stage.service, "b");
@@ -36,18 +32,7 @@ fault! {
             }
         }
         shown(&mut watch, "the last state", |s| load_of(s, "b") == Some(9_999)).await;
-        let grown = resident_kib().saturating_sub(before);
-        assert!(grown < 50 * 1024, "{grown} KiB more after 10,000 changes nobody looked at");
+        let grown = resident_bytes().saturating_sub(before);
+        assert!(grown < 50 << 20, "{grown} bytes more after 10,000 changes nobody looked at");
     }
-}
-
-/// The memory of this process.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
 }

@@ -1,16 +1,11 @@
 //! What a process holds: in a test binary of its own, as memory is counted by process.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failure to set up is a failure of the test"
-)]
-
 mod support;
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{Registry, Snapshot};
+use plimsoll_test_servers::resident_bytes;
 use tokio::time::timeout;
 use zookeeper_client::{Acls, CreateMode};
 
@@ -39,7 +34,7 @@ fault! {
         let mut watch = bench.consumer.watch(&bench.service).await.unwrap();
         let whole = |s: &Snapshot| s.members().len() == INSTANCES + 1;
         timeout(PATIENCE, watch.wait_for(whole)).await.unwrap().unwrap();
-        let (before, started) = (resident_kib(), Instant::now());
+        let (before, started) = (resident_bytes(), Instant::now());
         let (mut updates, mut most) = (0, before);
         while updates < UPDATES && started.elapsed() < ENOUGH {
             let mut writer = bench.operator.new_multi_writer();
@@ -49,7 +44,7 @@ fault! {
                 writer.add_set_data(&path, updates.to_string().as_bytes(), None).unwrap();
             }
             writer.commit().await.unwrap();
-            most = most.max(resident_kib());
+            most = most.max(resident_bytes());
         }
         let took = started.elapsed();
         let last = |s: &Snapshot| {
@@ -57,20 +52,9 @@ fault! {
             loads.max() == Some(updates as u64)
         };
         eventually("the last state", || async { watch.latest().filter(|s| last(s)).map(drop) }).await;
-        let grown = most.max(resident_kib()) - before;
-        println!("{updates} updates in {took:?}, all seen after {:?}: {grown} KiB", started.elapsed());
+        let grown = most.max(resident_bytes()) - before;
+        println!("{updates} updates in {took:?}, all seen after {:?}: {grown} bytes", started.elapsed());
         assert!(updates >= 10_000, "{updates} updates in {took:?}");
-        assert!(grown < 50 * 1024, "{grown} KiB more after {updates} updates nobody looked at");
+        assert!(grown < 50 << 20, "{grown} bytes more after {updates} updates nobody looked at");
     }
-}
-
-/// The memory of this process.
-fn resident_kib() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
 }

@@ -13,6 +13,7 @@ mod available;
 mod clock;
 pub mod consul;
 pub mod etcd;
+mod memory;
 mod port;
 mod process;
 mod proxy;
@@ -20,6 +21,7 @@ pub mod zk;
 
 pub use available::{available, command_runs};
 pub use clock::WallClock;
+pub use memory::resident_bytes;
 pub use port::free_port;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
