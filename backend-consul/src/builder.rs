@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Timings};
+use plimsoll_backend_kit::{Backend, Timings, check_root, invalid_setting, read_host};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::ConsulRegistry;
-use crate::config::{Config, Consistency, invalid, read_address, read_root};
+use crate::config::{Config, Consistency};
 use crate::driver::ConsulDriver;
 use crate::tls::Tls;
 
@@ -30,6 +30,7 @@ const LOAD_INTERVAL: Duration = Duration::from_secs(15);
 const POLLS_PER_INTERVAL: u32 = 5;
 const LEAST_LOAD_POLL: Duration = Duration::from_millis(50);
 const DEFAULT_ROOT: &str = "plimsoll";
+const DEFAULT_PORT: u16 = 8500;
 
 type Change = Box<dyn FnOnce(&mut Timings) + Send>;
 
@@ -255,7 +256,7 @@ impl ConsulBuilder {
         ] {
             if span < least || span > most {
                 let bounds = format!("is not between {least:?} and {most:?}");
-                return Err(invalid(name, &format!("{span:?}"), &bounds));
+                return Err(invalid_setting(name, &format!("{span:?}"), &bounds));
             }
         }
         if let Some(token) = &self.token
@@ -268,16 +269,17 @@ impl ConsulBuilder {
         }
         for (name, value) in [("dc", &self.datacenter), ("ns", &self.namespace)] {
             if value.as_ref().is_some_and(String::is_empty) {
-                return Err(invalid(name, "", "is empty"));
+                return Err(invalid_setting(name, "", "is empty"));
             }
         }
+        check_root(&self.root)?;
         let mut config = Config {
-            address: read_address(&self.address)?,
+            address: read_host("address", &self.address, DEFAULT_PORT)?,
             tls: self.tls,
             token: self.token,
             datacenter: self.datacenter,
             namespace: self.namespace,
-            root: read_root(self.root)?,
+            root: self.root,
             ttl: self.ttl,
             session_ttl,
             deregister_after: self.deregister_after,

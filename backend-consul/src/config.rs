@@ -4,13 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use plimsoll_backend_kit::Timings;
-use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::tls::Tls;
 
 /// The checks of a process lapse together, but for the way each takes to the servers.
 const SETTLE: Duration = Duration::from_millis(250);
-const DEFAULT_PORT: u16 = 8500;
 
 /// How sure a list or a watch must be of its answer.
 /// See [Consul's consistency modes](https://developer.hashicorp.com/consul/api-docs/features/consistency).
@@ -90,58 +88,6 @@ impl fmt::Debug for Config {
             .field("ttl", &self.ttl)
             .finish_non_exhaustive()
     }
-}
-
-/// The host, or the address, and the port of one agent.
-pub(crate) fn read_address(address: &str) -> Result<String> {
-    let bad = || {
-        invalid(
-            "address",
-            address,
-            "is not `host`, `host:port` or `[v6]:port` of one agent",
-        )
-    };
-    let (name, port) = match address.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
-        _ => (address, None),
-    };
-    let plain = !name.is_empty() && !name.contains(['/', ',', '@', '?', '#', ' ', '%', '\\']);
-    let bracketed = name.starts_with('[') && name.ends_with(']');
-    if !plain || name.contains(':') && !bracketed {
-        return Err(bad());
-    }
-    let port = match port {
-        Some(port) => port
-            .parse::<u16>()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(bad)?,
-        None => DEFAULT_PORT,
-    };
-    Ok(format!("{name}:{port}"))
-}
-
-/// The segments of a prefix, none of which may be lost on the way.
-pub(crate) fn read_root(root: String) -> Result<String> {
-    let bad = |segment: &str| {
-        segment.is_empty()
-            || segment == "."
-            || segment == ".."
-            || segment.chars().any(char::is_control)
-    };
-    if !root.is_empty() && root.split('/').any(bad) {
-        return Err(invalid(
-            "root",
-            &root,
-            "has an empty segment, a dot segment or a control character",
-        ));
-    }
-    Ok(root)
-}
-
-/// A setting that cannot be, by its name and value.
-pub(crate) fn invalid(field: &'static str, value: &str, why: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{field} {why}")).with_context(field, value)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, RegistryUrl, Timings};
+use plimsoll_backend_kit::{Backend, RegistryUrl, Timings, invalid_setting, read_host};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::EtcdRegistry;
@@ -140,7 +140,11 @@ impl EtcdBuilder {
             return Ok(self);
         }
         if on == Some(false) {
-            return Err(invalid("tls", "false", "contradicts the other options"));
+            return Err(invalid_setting(
+                "tls",
+                "false",
+                "contradicts the other options",
+            ));
         }
         let identity = match (&certificate, &key) {
             (Some(certificate), Some(key)) => Some((certificate.as_str(), key.as_str())),
@@ -259,10 +263,15 @@ impl EtcdBuilder {
         let scheme = if encrypted { "https" } else { "http" };
         let hosts = self.hosts.iter();
         let endpoints = hosts
-            .map(|host| Ok(format!("{scheme}://{}", read_host(host)?)))
+            .map(|host| {
+                Ok(format!(
+                    "{scheme}://{}",
+                    read_host("host", host, DEFAULT_PORT)?
+                ))
+            })
             .collect::<Result<Vec<_>>>()?;
         if endpoints.is_empty() {
-            return Err(invalid("hosts", "", "are needed, at least one"));
+            return Err(invalid_setting("hosts", "", "are needed, at least one"));
         }
         let mut timings = timings(self.lease_ttl, self.connect_timeout + self.request_timeout);
         if let Some(interval) = self.load_interval {
@@ -292,7 +301,7 @@ impl EtcdBuilder {
 
     fn check(&self) -> Result<()> {
         if self.prefix.chars().any(char::is_control) || self.prefix.contains("//") {
-            return Err(invalid(
+            return Err(invalid_setting(
                 "prefix",
                 &self.prefix,
                 "has an empty segment or a control character",
@@ -301,7 +310,7 @@ impl EtcdBuilder {
         let within = Duration::from_secs(2)..=Duration::from_secs(3600);
         let ttl = format!("{:?}", self.lease_ttl);
         if !within.contains(&self.lease_ttl) || self.lease_ttl.subsec_nanos() != 0 {
-            return Err(invalid(
+            return Err(invalid_setting(
                 "lease_ttl",
                 &ttl,
                 "is not whole seconds between 2 s and 1 h",
@@ -316,12 +325,16 @@ impl EtcdBuilder {
         ] {
             if !within.contains(&span) {
                 let span = format!("{span:?}");
-                return Err(invalid(name, &span, "is not between 100 ms and 1 h"));
+                return Err(invalid_setting(
+                    name,
+                    &span,
+                    "is not between 100 ms and 1 h",
+                ));
             }
         }
         if self.keep_alive.0 < MIN_KEEP_ALIVE {
             let interval = format!("{:?}", self.keep_alive.0);
-            return Err(invalid(
+            return Err(invalid_setting(
                 "keep_alive_interval",
                 &interval,
                 "is below 5 s, at which servers hang up",
@@ -329,7 +342,7 @@ impl EtcdBuilder {
         }
         if !(MIN_MESSAGE_BYTES..=1 << 30).contains(&self.max_message_bytes) {
             let bytes = self.max_message_bytes.to_string();
-            return Err(invalid(
+            return Err(invalid_setting(
                 "max_message_bytes",
                 &bytes,
                 "is not between 4 MiB and 1 GiB",
@@ -359,32 +372,6 @@ fn timings(ttl: Duration, call_timeout: Duration) -> Timings {
     timings.backoff.cap = Duration::from_secs(2);
     timings.hold_down.grace = timings.hold_down.grace.max(ttl * 3);
     timings
-}
-
-fn read_host(host: &str) -> Result<String> {
-    let bad = || invalid("host", host, "is not `host`, `host:port` or `[v6]:port`");
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let plain = !name.is_empty() && !name.contains(['/', ',', '@', '?', ' ']);
-    let bracketed = name.starts_with('[') && name.ends_with(']');
-    if !plain || name.contains(':') && !bracketed {
-        return Err(bad());
-    }
-    let port = match port {
-        Some(port) => port
-            .parse::<u16>()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(bad)?,
-        None => DEFAULT_PORT,
-    };
-    Ok(format!("{name}:{port}"))
-}
-
-fn invalid(field: &'static str, value: &str, why: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{field} {why}")).with_context(field, value)
 }
 
 #[cfg(test)]

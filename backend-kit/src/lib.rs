@@ -10,6 +10,7 @@ mod escape;
 mod followed;
 mod lifeline;
 mod reconciler;
+mod settings;
 mod supervisor;
 mod throttle;
 mod timings;
@@ -24,6 +25,7 @@ pub use driver::{
 };
 pub use escape::{escape, unescape};
 pub use followed::Followed;
+pub use settings::{check_root, invalid_setting, read_host};
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};
 pub use url::{Options, RegistryUrl};

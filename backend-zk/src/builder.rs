@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Timings};
-use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use plimsoll_backend_kit::{Backend, Timings, invalid_setting, read_host};
+use plimsoll_discovery_api::Result;
 
 use crate::driver::ZkDriver;
 use crate::login::Login;
-use crate::place::{read_host, read_root};
+use crate::place::read_root;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{Acl, ZkRegistry};
@@ -19,6 +19,7 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Several times what the slowest healthy server needs to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_ROOT: &str = "plimsoll";
+const DEFAULT_PORT: u16 = 2181;
 
 /// What a handle was built with.
 pub(crate) struct Config {
@@ -184,15 +185,15 @@ impl ZkBuilder {
     /// Makes the handle. It connects when it is first used.
     ///
     /// # Errors
-    /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming the setting at fault.
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the setting at fault.
     pub fn build(self) -> Result<ZkRegistry> {
         let hosts = self
             .hosts
             .iter()
-            .map(|host| read_host(host))
+            .map(|host| read_host("host", host, DEFAULT_PORT))
             .collect::<Result<Vec<_>>>()?;
         if hosts.is_empty() {
-            return Err(invalid("hosts", "", "are needed, at least one"));
+            return Err(invalid_setting("hosts", "", "are needed, at least one"));
         }
         let root = read_root(&self.root)?;
         let within = Duration::from_millis(100)..=Duration::from_secs(3600);
@@ -201,7 +202,7 @@ impl ZkBuilder {
             ("connect_timeout", self.connect_timeout),
         ] {
             if !within.contains(&span) {
-                return Err(invalid(
+                return Err(invalid_setting(
                     name,
                     &format!("{span:?}"),
                     "is not between 100 ms and 1 h",
@@ -220,7 +221,7 @@ impl ZkBuilder {
         #[cfg(not(feature = "tls"))]
         let is_somebody = login.is_some();
         if acl.names_the_creator() && !is_somebody {
-            return Err(invalid(
+            return Err(invalid_setting(
                 "acl",
                 &format!("{acl:?}"),
                 "names the creator, who does not log in",
@@ -255,7 +256,7 @@ fn read_tls(ca: Option<String>, identity: Option<(String, String)>) -> Result<Op
     let Some(ca) = ca else {
         return match identity {
             None => Ok(None),
-            Some(_) => Err(invalid(
+            Some(_) => Err(invalid_setting(
                 "tls_ca",
                 "",
                 "is needed with a certificate of one's own",
@@ -276,8 +277,4 @@ fn timings(session: Duration) -> Timings {
     timings.backoff.cap = Duration::from_secs(2);
     timings.hold_down.grace = timings.hold_down.grace.max(session * 3);
     timings
-}
-
-pub(crate) fn invalid(field: &'static str, value: &str, why: &str) -> Error {
-    Error::new(ErrorKind::InvalidConfig, format!("{field} {why}")).with_context(field, value)
 }

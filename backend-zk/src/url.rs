@@ -1,9 +1,9 @@
 //! Settings from a URL.
 
-use plimsoll_backend_kit::{Options, RegistryUrl};
+use plimsoll_backend_kit::{Options, RegistryUrl, invalid_setting};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
-use crate::builder::{ZkBuilder, invalid};
+use crate::builder::ZkBuilder;
 
 /// Reads `zk://user:password@host1:2181,host2/root?session_timeout=10s`.
 pub(crate) fn builder(url: &RegistryUrl) -> Result<ZkBuilder> {
@@ -46,7 +46,7 @@ fn login(builder: ZkBuilder, url: &RegistryUrl, options: &mut Options) -> Result
         Some("digest-md5") => Ok(builder.with_sasl(url.user().unwrap_or_default(), password)),
         #[cfg(not(feature = "sasl"))]
         Some("digest-md5") => Err(not_compiled("sasl", "zk-sasl")),
-        Some(other) => Err(invalid("sasl", other, "is not digest-md5")),
+        Some(other) => Err(invalid_setting("sasl", other, "is not digest-md5")),
     }
 }
 
@@ -66,8 +66,8 @@ fn tls(mut builder: ZkBuilder, options: &mut Options) -> Result<ZkBuilder> {
             let certificate = read_file("tls_cert", &certificate)?;
             Ok(builder.with_tls_identity(certificate, read_file("tls_key", &key)?))
         }
-        (Some(_), None) => Err(invalid("tls_key", "", "is needed with tls_cert")),
-        (None, Some(_)) => Err(invalid("tls_cert", "", "is needed with tls_key")),
+        (Some(_), None) => Err(invalid_setting("tls_key", "", "is needed with tls_cert")),
+        (None, Some(_)) => Err(invalid_setting("tls_cert", "", "is needed with tls_key")),
     }
 }
 
