@@ -118,7 +118,9 @@ fault! {
                 open.push(handle.acquire());
             }
             open.truncate(open.len().saturating_sub(usize::from(round % 3 == 0)));
-            if round % 2 == 0 {
+            if round % 4 == 0 {
+                bench.proxy.reset();
+            } else if round % 2 == 0 {
                 bench.proxy.cut();
             } else {
                 bench.proxy.set(Mode::HoldReplies);

@@ -16,8 +16,12 @@ fault! {
     async fn cuts_shorter_than_the_ttl_cost_nobody_its_life(bench: Memory) {
         let registration = bench.live("a").await;
         let before = life(&registration);
-        for value in 1..=5 {
-            bench.proxy.cut();
+        for value in 1..=6 {
+            if value % 2 == 0 {
+                bench.proxy.reset();
+            } else {
+                bench.proxy.cut();
+            }
             registration.load().set(value);
             bench.listed("the load", |s| load(s, "a") == Some(value)).await;
         }

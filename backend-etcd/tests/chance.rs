@@ -121,6 +121,7 @@ impl World {
         self.act(acts).await;
         for index in struck {
             match mode {
+                None if self.rng.below(2) == 0 => self.proxies[*index].reset(),
                 None => self.proxies[*index].cut(),
                 Some(mode) => self.proxies[*index].set(mode),
             }

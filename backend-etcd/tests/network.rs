@@ -23,7 +23,11 @@ fault! {
         let registration = stage.live("a").await;
         let (before, life_before) = (stage.key("a").await.unwrap(), life(&registration));
         for value in 1..=10 {
-            stage.proxy.cut();
+            if value % 2 == 0 {
+                stage.proxy.reset();
+            } else {
+                stage.proxy.cut();
+            }
             registration.load().set(value);
             stage.listed("the load", |s| load_of(s, "a") == Some(value)).await;
             let kv = stage.key("a").await.unwrap();

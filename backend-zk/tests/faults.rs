@@ -83,8 +83,12 @@ fault! {
     async fn a_cut_shorter_than_the_session_keeps_node_and_life(bench: Bench) {
         let registration = bench.live("a").await;
         let (before, life) = (bench.stat("a").await.unwrap(), registration.state().incarnation());
-        for value in 1..=5 {
-            bench.proxy.cut();
+        for value in 1..=6 {
+            if value % 2 == 0 {
+                bench.proxy.reset();
+            } else {
+                bench.proxy.cut();
+            }
             registration.load().set(value);
             bench.listed("the load", |s| s.get("a").and_then(|m| m.load().get()) == Some(value)).await;
             assert_eq!(bench.stat("a").await.map(|s| s.czxid), Some(before.czxid));
@@ -306,7 +310,11 @@ fault! {
         let watch = consumer.watch(&bench.service).await.unwrap();
         let mut present: BTreeMap<String, Registration> = BTreeMap::new();
         for round in 0..100_usize {
-            watched.cut();
+            if round % 2 == 0 {
+                watched.reset();
+            } else {
+                watched.cut();
+            }
             let id = format!("i{}", round % 7);
             match present.remove(&id) {
                 Some(registration) => registration.deregister().await.unwrap(),

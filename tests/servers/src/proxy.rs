@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// So much of what the server says first on a connection is kept.
 const OPENING: usize = 256;
 
@@ -117,9 +119,15 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// Closes every connection once.
+    /// Closes every connection once, as a peer does that ends.
     pub fn cut(&self) {
         self.shared.lock().close();
+    }
+
+    /// Resets every connection once, as a firewall does, or a machine that has started anew: what is
+    /// under way is lost, and to read or to write is an error.
+    pub fn reset(&self) {
+        self.shared.lock().reset();
     }
 
     /// How many connections are open.
@@ -169,6 +177,14 @@ impl State {
     fn close(&mut self) {
         for stream in std::mem::take(&mut self.connections).values().flatten() {
             let _closed = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn reset(&mut self) {
+        for stream in std::mem::take(&mut self.connections).values().flatten() {
+            // The last one to close it, which is one of its pumps, then does not say goodbye.
+            let _abrupt = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _woken = stream.shutdown(Shutdown::Read);
         }
     }
 }
@@ -239,6 +255,43 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, number: usize, 
             break;
         }
     }
-    let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-    shared.lock().connections.remove(&number);
+    // What is not there any more was closed or reset by whoever took it away.
+    if let Some(pair) = shared.lock().connections.remove(&number) {
+        let _closed = pair.map(|stream| stream.shutdown(Shutdown::Both));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_cut_connection_ends_and_a_reset_one_fails() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap(), Mode::Pass);
+        let connect = || {
+            let mut client = TcpStream::connect(proxy.address()).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            // Both ways are open once something has gone each way.
+            client.write_all(b"a").unwrap();
+            server.read_exact(&mut [0]).unwrap();
+            server.write_all(b"b").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+            [client, server]
+        };
+        let ends = connect();
+        proxy.cut();
+        for mut end in ends {
+            assert_eq!(end.read(&mut [0]).unwrap(), 0);
+        }
+        let ends = connect();
+        proxy.reset();
+        for mut end in ends {
+            let failure = end.read(&mut [0]).unwrap_err();
+            assert_eq!(failure.kind(), ErrorKind::ConnectionReset);
+        }
+        assert_eq!(proxy.connections(), 0);
+    }
 }
