@@ -22,10 +22,19 @@ pub(crate) struct Setting {
 impl Setting {
     /// Nothing, said loudly, if there is no server.
     pub(crate) fn new() -> Option<Self> {
+        Self::on(&[])
+    }
+
+    /// The same, of a server that writes to disk before it answers, as it does by default.
+    pub(crate) fn durable() -> Option<Self> {
+        Self::on(&["--unsafe-no-fsync=false"])
+    }
+
+    fn on(options: &[&str]) -> Option<Self> {
         if !available() {
             return None;
         }
-        let server = Server::start();
+        let server = Server::start_with(options);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
