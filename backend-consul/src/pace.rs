@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// A bucket of permits: some at once, the rest at a pace. Consul's own advice for blocking queries,
 /// whose every answer carries the whole service: <https://developer.hashicorp.com/consul/api-docs/features/blocking>.
@@ -70,13 +70,6 @@ impl Share {
         } else {
             now + Duration::from_secs_f64(-self.left) * self.parts
         }
-    }
-}
-
-/// Returns at `when`. A timer would be up to a millisecond late for what is due already.
-pub(crate) async fn until(when: Instant) {
-    if when > Instant::now() {
-        sleep_until(when).await;
     }
 }
 

@@ -6,14 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Change, Departure, Followed, Skipped, Subscription, Update};
+use plimsoll_backend_kit::{Change, Departure, Followed, Skipped, Subscription, Update, due};
 use plimsoll_discovery_api::{Error, ErrorKind, InstanceId, Result, Revision, ServiceName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::agent::{Health, Reading};
 use crate::error::Failure;
-use crate::pace::{Pace, Share, until};
+use crate::pace::{Pace, Share};
 use crate::paths::service_name;
 use crate::read::{Reader, Stored, View};
 use crate::resolve::{Present, Resolved, resolve};
@@ -98,7 +98,7 @@ impl Follower {
         let mut query = self.query(Instant::now());
         let mut polling: Option<Poll> = None;
         loop {
-            let due = self.poll_at.filter(|_| polling.is_none());
+            let poll_at = self.poll_at.filter(|_| polling.is_none());
             tokio::select! {
                 health = &mut query => {
                     let health = health?;
@@ -113,7 +113,7 @@ impl Follower {
                     self.take_loads(loads?).await?;
                     self.poll_at = self.following.poll.map(|poll| Instant::now() + poll);
                 }
-                () = at(due) => polling = Some(self.poll()),
+                () = due(poll_at) => polling = Some(self.poll()),
             }
         }
     }
@@ -124,7 +124,7 @@ impl Follower {
         let after = Some((self.revision.counter(), self.following.wait));
         let not_before = self.pace.take(Instant::now()).max(earliest);
         Box::pin(async move {
-            until(not_before).await;
+            due(Some(not_before)).await;
             agent.health(&name, Reading::Settings, None, after).await
         })
     }
@@ -268,13 +268,6 @@ fn is_same(one: &Present, other: &Present) -> bool {
 async fn finished<T>(query: Option<&mut Query<T>>) -> T {
     match query {
         Some(query) => query.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => until(deadline).await,
         None => std::future::pending().await,
     }
 }

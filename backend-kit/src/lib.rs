@@ -6,6 +6,7 @@ mod backoff;
 mod codec;
 mod delegate;
 mod driver;
+mod due;
 mod escape;
 mod followed;
 mod lifeline;
@@ -23,6 +24,7 @@ pub use driver::{
     Change, Departure, Driver, Entry, Interest, Listing, Record, Release, Skipped, Subscription,
     Update, Updates,
 };
+pub use due::due;
 pub use escape::{escape, unescape};
 pub use followed::Followed;
 pub use settings::{check_root, invalid_setting, read_host};

@@ -8,11 +8,12 @@ use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, LoadGauge, RegistrationState, Result, Rng,
 };
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::hold::{Holding, HoldingEnd};
 use super::{Desired, FlushReply, Removal, not_live};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
+use crate::due::due;
 use crate::lifeline::LifelineEnd;
 use crate::{Driver, Record, Release, Timings};
 
@@ -203,16 +204,10 @@ impl<D: Driver> Parts<D> {
                     None => pending().await,
                 }
             };
-            // A timer would be up to a millisecond late for what is due already.
-            let due = async {
-                if deadline > Instant::now() {
-                    sleep_until(deadline).await;
-                }
-            };
             tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| desired.given_up) => return None,
-                () = due => return Some(()),
+                () = due(Some(deadline)) => return Some(()),
                 () = refuse => {}
             }
         }

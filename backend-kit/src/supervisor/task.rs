@@ -1,16 +1,16 @@
 //! The task: list, follow, and start again.
 
-use std::future::pending;
 use std::sync::Arc;
 
 use plimsoll_discovery_api::{
     Error, ErrorKind, Freshness, Result, Rng, ServiceName, Snapshot, Timestamp,
 };
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::table::{Applied, Table};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
+use crate::due::due;
 use crate::reconciler::bounded;
 use crate::{Driver, Interest, Timings, Updates};
 
@@ -114,11 +114,11 @@ impl<D: Driver> Task<D> {
             let deadline = self.table.next_deadline();
             tokio::select! {
                 biased;
-                () = until(to_show) => {
+                () = due(to_show) => {
                     to_show = None;
                     self.show(Freshness::Live);
                 }
-                () = until(deadline) => if self.table.meet_deadline(Instant::now()) {
+                () = due(deadline) => if self.table.meet_deadline(Instant::now()) {
                     to_show = to_show.or_else(|| Some(Instant::now()));
                 },
                 Ok(()) = self.interest.changed() => return End::Outgrown,
@@ -188,13 +188,4 @@ async fn next(updates: &mut dyn Updates, idle: Option<Instant>) -> Result<crate:
             .map_err(|_| Error::new(ErrorKind::TimedOut, "the stream of changes fell silent"))?,
     };
     update.unwrap_or_else(|| Err(ended()))
-}
-
-/// A timer would be up to a millisecond late for what is due already.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) if deadline <= Instant::now() => {}
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
 }

@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Change, Departure, Listing, Update, unescape};
+use plimsoll_backend_kit::{Change, Departure, Listing, Update, due, unescape};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Result, Revision, ServiceName,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Event, Watches};
 use crate::read::{Seen, load_of, understand};
@@ -86,16 +86,11 @@ impl Follower {
 
     /// Waits for an event, or for loads to be read.
     async fn wait(&mut self) -> Result<()> {
-        let due = self.loads_due;
+        let loads_due = self.loads_due;
         let event = tokio::select! {
             biased;
             event = self.watches.next() => event?,
-            () = async { match due {
-                // A timer would be up to a millisecond late for what is due already.
-                Some(due) if due <= Instant::now() => {}
-                Some(due) => sleep_until(due).await,
-                None => std::future::pending().await,
-            } } => return Ok(()),
+            () = due(loads_due) => return Ok(()),
         };
         self.note(event);
         Ok(())
