@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use plimsoll_backend_consul::ConsulRegistry;
 use plimsoll_discovery_api::{ErrorKind, Instance, LoadUpdater, Registry};
 use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, ready};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
-use support::bench::{PATIENCE, eventually, ids, live, load, ready};
 use support::counter::Counter;
 use support::harness::{ROOT, builder};
 use support::operator::put;
@@ -119,7 +119,7 @@ async fn a_token_of_the_documented_rights_is_enough_and_its_loss_is_told() {
     registration.load().flush().await.unwrap();
     let service = registration.instance().service().clone();
     let listed = registry.list(&service).await.unwrap();
-    assert_eq!((ids(&listed), load(&listed, "a")), (vec!["a"], Some(9)));
+    assert_eq!((ids(&listed), load_of(&listed, "a")), (vec!["a"], Some(9)));
     let watch = registry.watch(&service).await.unwrap();
     eventually("it in the watch", || async {
         watch.latest().filter(|s| ids(s) == ["a"])
@@ -148,7 +148,7 @@ async fn a_token_of_the_documented_rights_is_enough_and_its_loss_is_told() {
         .unwrap();
     let accessor = accessor["AccessorID"].as_str().unwrap();
     block_in_place(|| server.call("DELETE", &format!("/v1/acl/token/{accessor}"), ""));
-    support::bench::state(&registration, "not Live", |state| !state.is_live()).await;
+    plimsoll_test_servers::probe::state(&registration, "not Live", |state| !state.is_live()).await;
     let cause = registration
         .state()
         .cause()
@@ -290,6 +290,6 @@ async fn a_hundred_registrations_in_an_outage_ask_no_more_often_than_one() {
     );
     block_in_place(|| server.restart());
     for registration in &fleet {
-        support::bench::state(registration, "Live", |state| state.is_live()).await;
+        plimsoll_test_servers::probe::state(registration, "Live", |state| state.is_live()).await;
     }
 }

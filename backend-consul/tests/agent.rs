@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
 use plimsoll_test_servers::consul::Server;
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, state};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, life, load, new_life, ready, state};
 use support::harness::TTL;
 use support::operator::{agent_services, get, put, service_id};
 
@@ -35,7 +35,7 @@ fault! {
         }
         assert_eq!(bench.owned("a").unwrap().session, fence.session);
         registrations[0].load().set(7);
-        bench.listed("its load", |s| load(s, "a") == Some(7)).await;
+        bench.listed("its load", |s| load_of(s, "a") == Some(7)).await;
     }
 }
 
@@ -49,7 +49,7 @@ fault! {
         for registration in &registrations {
             new_life(registration, &lives).await;
         }
-        bench.listed("both, with the load", |s| ids(s) == ["a", "b"] && load(s, "a") == Some(7)).await;
+        bench.listed("both, with the load", |s| ids(s) == ["a", "b"] && load_of(s, "a") == Some(7)).await;
         assert_eq!(bench.services(), 2, "exactly one service of each instance");
         eventually("the watch to follow the new history", || async {
             let seen = watch.latest()?;
@@ -71,7 +71,7 @@ fault! {
         state(&registration, "a cause", |state| state.cause().is_some_and(plimsoll_discovery_api::Error::is_retryable)).await;
         block_in_place(|| bench.server.restart());
         ready(&registration).await;
-        bench.listed("it, with its load", |s| load(s, "a") == Some(31)).await;
+        bench.listed("it, with its load", |s| load_of(s, "a") == Some(31)).await;
     }
 }
 
@@ -141,7 +141,7 @@ fault! {
         bench.alone(&registration).await;
         registration.load().set(9);
         registration.load().flush().await.unwrap();
-        bench.listed("its load", |s| load(s, "a") == Some(9)).await;
+        bench.listed("its load", |s| load_of(s, "a") == Some(9)).await;
     }
 }
 
@@ -176,7 +176,7 @@ fault! {
         let path = support::operator::key_path(&support::operator::key(&bench.service, "a"));
         block_in_place(|| bench.server.call("DELETE", &path, ""));
         registration.load().set(9);
-        bench.listed("its load", |s| load(s, "a") == Some(9)).await;
+        bench.listed("its load", |s| load_of(s, "a") == Some(9)).await;
         let fence = bench.owned("a").unwrap();
         assert_eq!((fence.life(), life(&registration)), (Some(before), before));
         assert!(!fence.session.is_empty(), "held by the session");

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use plimsoll_discovery_api::{ErrorKind, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, state};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
-use support::bench::{PATIENCE, eventually, ids, live, state};
 use support::fake::{Answer, Fake, relayed};
 use support::harness::builder;
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{RegistrationState, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Cluster as ServerCluster, Data, Server, available};
+use plimsoll_test_servers::probe::{eventually, ids, life, live, new_life, ready, state};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, life, live, new_life, ready, state};
 use support::harness::builder;
 
 struct Cluster {

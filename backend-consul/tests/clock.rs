@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use plimsoll_discovery_api::{Instance, LoadUpdater, Registry};
 use plimsoll_test_servers::consul::{Data, available};
+use plimsoll_test_servers::probe::{eventually, ids, load_of};
 use plimsoll_test_servers::{Process, WallClock};
 use tokio::time::sleep;
 
-use support::bench::{Bench, eventually, ids, load};
+use support::bench::Bench;
 use support::harness::{TTL, builder};
 
 const AGENT: &str = "PLIMSOLL_TEST_CLOCK_AGENT";
@@ -104,8 +105,8 @@ async fn a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no
     let listed = bench
         .listed("both, with their loads", |s| {
             ids(s) == ["jumping", "steady"]
-                && load(s, "jumping") == Some(LOAD)
-                && load(s, "steady") == Some(3)
+                && load_of(s, "jumping") == Some(LOAD)
+                && load_of(s, "steady") == Some(3)
         })
         .await;
     let life = listed.get("jumping").map(|m| m.incarnation());
@@ -138,7 +139,7 @@ async fn a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no
             let listed = bench.consumer.list(&bench.service).await.unwrap();
             assert_eq!(ids(&listed), ["jumping", "steady"]);
             assert_eq!(listed.get("jumping").map(|m| m.incarnation()), life);
-            assert_eq!(load(&listed, "jumping"), Some(LOAD));
+            assert_eq!(load_of(&listed, "jumping"), Some(LOAD));
             sleep(Duration::from_millis(50)).await;
         }
         let owned = bench.owned("jumping").unwrap();

@@ -7,9 +7,9 @@ use std::time::Duration;
 use plimsoll_backend_consul::Consistency;
 use plimsoll_discovery_api::{ErrorKind, Instance, LoadUpdater, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Cluster, available};
+use plimsoll_test_servers::probe::{eventually, ids, live, load_of};
 use tokio::task::block_in_place;
 
-use support::bench::{eventually, ids, live, load};
 use support::counter::Counter;
 use support::harness::builder;
 
@@ -40,11 +40,11 @@ fault! {
             registration.load().set(3);
             registration.load().flush().await.unwrap();
             eventually("it in the watch", || async {
-                watch.latest().filter(|s| load(s, "a") == Some(3)).map(drop)
+                watch.latest().filter(|s| load_of(s, "a") == Some(3)).map(drop)
             })
             .await;
             let listed = eventually("its load in the list", || async {
-                registry.list(&bench.service).await.ok().filter(|s| load(s, "a") == Some(3))
+                registry.list(&bench.service).await.ok().filter(|s| load_of(s, "a") == Some(3))
             })
             .await;
             assert_eq!(ids(&listed), ["a"]);

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{Error, ErrorKind, Instance, LoadUpdater, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::probe::{eventually, ids, life, live, load_of, new_life};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, life, live, load, new_life};
 use support::counter::Counter;
 use support::harness::builder;
 use support::operator::{put, service_id};
@@ -76,15 +76,17 @@ async fn another_datacentre_is_followed_and_registrations_stay_in_the_agents_own
     here.load().set(1);
     there.load().set(2);
     eventually("the one there, with its load", || async {
-        let seen = watch.latest().filter(|s| load(s, "there") == Some(2))?;
+        let seen = watch.latest().filter(|s| load_of(s, "there") == Some(2))?;
         let listed = abroad.list(&service()).await.ok()?;
-        (ids(&seen) == ["there"] && ids(&listed) == ["there"] && load(&listed, "there") == Some(2))
-            .then_some(())
+        (ids(&seen) == ["there"]
+            && ids(&listed) == ["there"]
+            && load_of(&listed, "there") == Some(2))
+        .then_some(())
     })
     .await;
     eventually("the one here, with its load", || async {
         let listed = northern.list(&service()).await.ok()?;
-        (ids(&listed) == ["here"] && load(&listed, "here") == Some(1)).then_some(())
+        (ids(&listed) == ["here"] && load_of(&listed, "here") == Some(1)).then_some(())
     })
     .await;
     // The same id may stand in both: they are as two registries.
@@ -116,7 +118,7 @@ async fn another_datacentre_is_followed_and_registrations_stay_in_the_agents_own
         )
     });
     new_life(&there, &[before]).await;
-    let fewest = tokio::time::timeout(support::bench::PATIENCE, witness)
+    let fewest = tokio::time::timeout(plimsoll_test_servers::probe::PATIENCE, witness)
         .await
         .unwrap()
         .unwrap();

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use plimsoll_backend_consul::ConsulRegistry;
 use plimsoll_discovery_api::{Instance, Registration, Registry, Watch};
 use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::probe::{eventually, ids, life, ready};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, life, ready};
 use support::counter::Counter;
 use support::harness::ROOT;
 
@@ -98,7 +98,7 @@ async fn hundreds_of_watchers_that_lost_their_agent_list_again_one_after_the_oth
     let mut server = agent(Data::Disk);
     let counter = Arc::new(Counter::start(server.address()));
     let owner = support::harness::builder(server.address()).build().unwrap();
-    let owner = support::bench::live(&owner, instance("orders", "a")).await;
+    let owner = plimsoll_test_servers::probe::live(&owner, instance("orders", "a")).await;
     let herd = handles(&counter);
     let service = "orders".parse().unwrap();
     let mut watches: Vec<Watch> = Vec::new();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_consul::Consistency;
 use plimsoll_discovery_api::{ErrorKind, Registry, ServiceName};
+use plimsoll_test_servers::probe::{eventually, ids};
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids};
 use support::fake::{Answer, Asked, Fake};
 use support::harness::builder;
 

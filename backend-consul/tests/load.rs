@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, Registry};
 use plimsoll_test_servers::Mode;
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, life, load};
 use support::counter::Counter;
 use support::harness::{TTL, builder};
 
@@ -19,7 +19,7 @@ fault! {
     async fn a_storm_of_connections_writes_no_more_than_the_interval_allows(bench: Memory) {
         let counter = Counter::start(bench.server.address());
         let provider = builder(counter.address()).build().unwrap();
-        let registration = support::bench::live(&provider, bench.instance("a")).await;
+        let registration = plimsoll_test_servers::probe::live(&provider, bench.instance("a")).await;
         let (before, started) = (counter.count("/v1/txn"), Instant::now());
         let reads = counter.count("/v1/kv/");
         let handle = registration.load();
@@ -31,7 +31,7 @@ fault! {
             sleep(Duration::from_millis(10)).await;
             open.drain(..open.len().saturating_sub(3));
         }
-        bench.listed("the exact count", |s| load(s, "a") == Some(3)).await;
+        bench.listed("the exact count", |s| load_of(s, "a") == Some(3)).await;
         let writes = counter.count("/v1/txn") - before;
         let most = started.elapsed().as_millis() / 50 + 2;
         assert!(writes > 5 && writes as u128 <= most, "{writes} writes, {most} allowed");
@@ -130,9 +130,9 @@ fault! {
             sleep(Duration::from_millis(20).mul_f64(rng.next_f64())).await;
         }
         let count = open.len() as u64;
-        bench.listed("the exact count", |s| load(s, "a") == Some(count)).await;
+        bench.listed("the exact count", |s| load_of(s, "a") == Some(count)).await;
         drop(open);
-        bench.listed("nobody", |s| load(s, "a") == Some(0)).await;
+        bench.listed("nobody", |s| load_of(s, "a") == Some(0)).await;
         println!("{count} at the end of the cuts");
         assert_eq!(life(&registration), before, "cuts shorter than its check cost it its life");
     }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, load_of, ready};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use support::bench::{PATIENCE, eventually, ids, load, ready};
 use support::counter::Counter;
 use support::fake::{Asked, Fake, relayed};
 use support::harness::builder;
@@ -81,17 +81,17 @@ fault! {
         registration.load().set(7);
         registration.load().flush().await.unwrap();
         eventually("it in the watch, with its load", || async {
-            watch.latest().filter(|s| load(s, "a") == Some(7)).map(drop)
+            watch.latest().filter(|s| load_of(s, "a") == Some(7)).map(drop)
         })
         .await;
         assert_eq!(ids(&registry.list(&bench.service).await.unwrap()), ["a"]);
         assert!(registry.services().await.unwrap().contains(&bench.service));
         // Its former life is removed, and what its session held.
         let owned = bench.owned("a").unwrap();
-        let before = support::bench::life(&registration);
+        let before = plimsoll_test_servers::probe::life(&registration);
         let path = format!("/v1/session/destroy/{}", owned.session);
         tokio::task::block_in_place(|| support::operator::put(&bench.server, &path, ""));
-        support::bench::new_life(&registration, &[before]).await;
+        plimsoll_test_servers::probe::new_life(&registration, &[before]).await;
         registration.deregister().await.unwrap();
         drop((registration, watch, registry));
         let endpoints = [

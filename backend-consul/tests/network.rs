@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, Registration, RegistrationState, Registry};
+use plimsoll_test_servers::probe::{
+    PATIENCE, eventually, ids, life, load_of, new_life, ready, state,
+};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 
-use support::bench::{PATIENCE, eventually, ids, life, load, new_life, ready, state};
 use support::harness::{TTL, builder};
 
 fault! {
@@ -23,7 +25,7 @@ fault! {
                 bench.proxy.cut();
             }
             registration.load().set(value);
-            bench.listed("the load", |s| load(s, "a") == Some(value)).await;
+            bench.listed("the load", |s| load_of(s, "a") == Some(value)).await;
         }
         state(&registration, "Live", RegistrationState::is_live).await;
         assert_eq!(life(&registration), before);
@@ -41,7 +43,7 @@ fault! {
         registration.load().set(77);
         bench.proxy.set(Mode::Pass);
         new_life(&registration, &[before]).await;
-        bench.listed("its load", |s| load(s, "a") == Some(77)).await;
+        bench.listed("its load", |s| load_of(s, "a") == Some(77)).await;
         bench.alone(&registration).await;
         eventually("no service of its former life", || async { (bench.services() == 1).then_some(()) }).await;
     }

@@ -5,10 +5,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_test_servers::probe::{eventually, ids, load_of};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{eventually, ids, load};
 use support::harness::TTL;
 use support::operator::{agent_services, get};
 use support::provider::provider;
@@ -23,7 +23,7 @@ with_provider! {
         let name = "a_killed_provider_is_in_nobodys_list_once_its_ttl_is_over";
         let mut process = provider(&bench.server, name, "dying");
         let pid = u64::from(process.id());
-        bench.listed("both", |s| ids(s) == ["dying", "staying"] && load(s, "dying") == Some(pid)).await;
+        bench.listed("both", |s| ids(s) == ["dying", "staying"] && load_of(s, "dying") == Some(pid)).await;
         let killed = Instant::now();
         block_in_place(|| process.kill());
         let critical = eventually("its check to be critical", || async {
@@ -56,28 +56,28 @@ with_provider! {
         let name = "a_provider_that_slept_through_its_session_takes_nothing_from_its_successor";
         let process = provider(&bench.server, name, "a");
         let pid = u64::from(process.id());
-        bench.listed("it", |s| load(s, "a") == Some(pid)).await;
+        bench.listed("it", |s| load_of(s, "a") == Some(pid)).await;
         let asleep = bench.owned("a").unwrap();
         process.pause();
         bench.listed("nobody", |s| s.members().is_empty()).await;
         let successor = bench.provider.register(bench.instance("a")).await.unwrap();
-        support::bench::state(&successor, "Live", plimsoll_discovery_api::RegistrationState::is_live).await;
+        plimsoll_test_servers::probe::state(&successor, "Live", plimsoll_discovery_api::RegistrationState::is_live).await;
         successor.load().set(5);
         successor.load().flush().await.unwrap();
         bench.alone(&successor).await;
         process.resume();
         let until = Instant::now() + TTL + Duration::from_secs(2);
-        let life = support::bench::life(&successor);
+        let life = plimsoll_test_servers::probe::life(&successor);
         while Instant::now() < until {
             let listed = bench.consumer.list(&bench.service).await.unwrap();
             assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(life), "another life is in sight");
-            assert_eq!(load(&listed, "a"), Some(5), "a load of another life");
+            assert_eq!(load_of(&listed, "a"), Some(5), "a load of another life");
             let fence = bench.owned("a").unwrap();
             assert_eq!(fence.life(), Some(life));
             assert_ne!(fence.session, asleep.session);
             sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(support::bench::life(&successor), life);
+        assert_eq!(plimsoll_test_servers::probe::life(&successor), life);
     }
 }
 
@@ -93,7 +93,7 @@ with_provider! {
         process.resume();
         let pid = u64::from(process.id());
         let woken = Instant::now();
-        bench.listed("it", |s| ids(s) == ["a"] && load(s, "a") == Some(pid)).await;
+        bench.listed("it", |s| ids(s) == ["a"] && load_of(s, "a") == Some(pid)).await;
         assert!(woken.elapsed() < Duration::from_secs(4), "{:?}", woken.elapsed());
         let after = bench.owned("a").unwrap();
         assert_eq!(after.life(), before.life());
@@ -106,7 +106,7 @@ with_provider! {
         let name = "of_two_processes_with_one_id_one_owns_it_and_they_never_take_turns";
         let mut first = provider(&bench.server, name, "a");
         let one = u64::from(first.id());
-        bench.listed("the first", |s| load(s, "a") == Some(one)).await;
+        bench.listed("the first", |s| load_of(s, "a") == Some(one)).await;
         let second = provider(&bench.server, name, "a");
         let two = u64::from(second.id());
         let owner = bench.owned("a").unwrap().life();
@@ -114,15 +114,15 @@ with_provider! {
         while Instant::now() < until {
             let listed = bench.consumer.list(&bench.service).await.unwrap();
             assert_eq!(listed.get("a").map(|m| m.incarnation()), owner);
-            assert_eq!(load(&listed, "a"), Some(one));
+            assert_eq!(load_of(&listed, "a"), Some(one));
             sleep(Duration::from_millis(100)).await;
         }
         block_in_place(|| first.kill());
-        bench.listed("the second", |s| load(s, "a") == Some(two)).await;
+        bench.listed("the second", |s| load_of(s, "a") == Some(two)).await;
         assert_ne!(bench.owned("a").unwrap().life(), owner);
         assert!(block_in_place(|| agent_services(&bench.server)).len() <= 2);
         // Whatever the first has left is not passed by anybody, nor is it in the way.
         let seen = bench.listed("one member", |s| ids(s) == ["a"]).await;
-        assert_eq!(load(&seen, "a"), Some(two));
+        assert_eq!(load_of(&seen, "a"), Some(two));
     }
 }

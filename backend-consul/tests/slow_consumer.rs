@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_consul::ConsulRegistry;
 use plimsoll_discovery_api::Registry;
+use plimsoll_test_servers::probe::{eventually, life, load_of, ready};
 use plimsoll_test_servers::resident_bytes;
 use tokio::task::block_in_place;
 
-use support::bench::{eventually, life, load, ready};
 use support::harness::{ROOT, builder};
 use support::operator::{base64, key, put};
 
@@ -63,7 +63,7 @@ fault! {
         assert!(grown < 8 << 20, "{grown} bytes more in memory");
         let last = format!("i{:03}", FLEET - 1);
         eventually("the last of all loads", || async {
-            watch.latest().filter(|s| load(s, "i000") == Some(ROUNDS) && load(s, &last) == Some(ROUNDS)).map(drop)
+            watch.latest().filter(|s| load_of(s, "i000") == Some(ROUNDS) && load_of(s, &last) == Some(ROUNDS)).map(drop)
         })
         .await;
     }

@@ -10,10 +10,9 @@ use std::time::Duration;
 use plimsoll_backend_consul::{ConsulBuilder, ConsulRegistry};
 use plimsoll_discovery_api::{ErrorKind, Instance, LoadUpdater, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::probe::{PATIENCE, ids, live, load_of};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
-
-use support::bench::{PATIENCE, ids, live, load};
 
 struct Guarded {
     server: Server,
@@ -89,7 +88,7 @@ async fn with_certificates_on_both_sides_everything_goes_over_tls() {
     );
     let other = ConsulRegistry::from_url(&url.parse().unwrap()).unwrap();
     let listed = other.list(&service()).await.unwrap();
-    assert_eq!((ids(&listed), load(&listed, "a")), (vec!["a"], Some(3)));
+    assert_eq!((ids(&listed), load_of(&listed, "a")), (vec!["a"], Some(3)));
     registration.deregister().await.unwrap();
 }
 

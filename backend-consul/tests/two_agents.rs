@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use plimsoll_backend_consul::ConsulRegistry;
 use plimsoll_discovery_api::{ErrorKind, Instance, Registry, ServiceName, Snapshot};
 use plimsoll_test_servers::consul::{Data, Server, available};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, live, load_of, state};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
-use support::bench::{PATIENCE, eventually, ids, life, live, load, state};
 use support::harness::{TTL, builder};
 use support::operator::{get, owned, put, service_id};
 use support::provider::{be_a_provider, provider};
@@ -63,7 +63,7 @@ impl Agents {
         eventually("the one with this load", || async {
             let listed = self.list().await;
             assert!(listed.members().len() <= 1, "{:?}", ids(&listed));
-            (load(&listed, "a") == Some(wanted)).then_some(())
+            (load_of(&listed, "a") == Some(wanted)).then_some(())
         })
         .await;
     }
@@ -93,7 +93,10 @@ async fn of_two_processes_with_one_id_on_two_agents_one_owns_it_and_they_never_t
     while Instant::now() < until {
         let listed = agents.list().await;
         assert_eq!(listed.get("a").map(|m| m.incarnation()), owner);
-        assert_eq!((ids(&listed), load(&listed, "a")), (vec!["a"], Some(one)));
+        assert_eq!(
+            (ids(&listed), load_of(&listed, "a")),
+            (vec!["a"], Some(one))
+        );
         assert_eq!((agents.owner("a"), agents.catalogued()), (owner, 1));
         sleep(Duration::from_millis(100)).await;
     }

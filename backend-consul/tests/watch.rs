@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use plimsoll_backend_consul::ConsulRegistry;
 use plimsoll_discovery_api::{Incarnation, LoadUpdater, Registry, Snapshot};
 use plimsoll_test_servers::consul::Server;
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::bench::{PATIENCE, eventually, ids, life, load};
 use support::counter::Counter;
 use support::harness::{ROOT, builder};
 use support::operator::{key, key_path, put, service_id};
@@ -86,7 +86,7 @@ fault! {
         bench.listed("two members and the rest skipped", expected).await;
         eventually("the same in the watch", || async { watch.latest().filter(|s| expected(s)).map(drop) }).await;
         good[0].load().set(9);
-        bench.listed("its load", |s| load(s, "a") == Some(9)).await;
+        bench.listed("its load", |s| load_of(s, "a") == Some(9)).await;
         assert_eq!(life(&good[0]), before);
         for id in ["no-port", "no-host", "half", "bad"] {
             block_in_place(|| put(&bench.server, &format!("/v1/agent/service/deregister/{id}"), ""));
@@ -126,7 +126,7 @@ fault! {
                 "",
             )
         });
-        support::bench::new_life(&registration, &[before]).await;
+        plimsoll_test_servers::probe::new_life(&registration, &[before]).await;
         let fewest = tokio::time::timeout(PATIENCE, witness).await.unwrap().unwrap();
         assert_eq!(fewest, 1, "an empty list, though its owner lives");
         registration.deregister().await.unwrap();
@@ -200,7 +200,7 @@ fault! {
         // The load is published once a second at the least here, and finds its chain cut.
         assert!(restored.elapsed() < Duration::from_secs(5), "{:?}", restored.elapsed());
         new.load().set(4);
-        bench.listed("its load", |s| load(s, "new") == Some(4)).await;
+        bench.listed("its load", |s| load_of(s, "new") == Some(4)).await;
         assert_eq!(life(&new), before);
     }
 }
@@ -286,7 +286,7 @@ fault! {
         // One of many is followed as if it were alone, and its load too.
         fleet[42].load().set(9);
         fleet[42].load().flush().await.unwrap();
-        eventually("its load", || async { watch.latest().filter(|s| load(s, "i042") == Some(9)) }).await;
+        eventually("its load", || async { watch.latest().filter(|s| load_of(s, "i042") == Some(9)) }).await;
         fleet[42].deregister().await.unwrap();
         eventually("one less", || async { watch.latest().filter(|s| s.members().len() == MANY - 1) }).await;
         // All of it lives on, at one beat.

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, Permission};
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder};
 use support::operator::PREFIX;
-use support::stage::{
-    Stage, eventually, ids, life, listed, live, load_of, ready, register, shown, state,
-};
+use support::stage::{Stage, listed, live, register};
 
 const PASSWORD: &str = "hunter2";
 

@@ -19,13 +19,14 @@ use plimsoll_discovery_api::{
     Watch,
 };
 use plimsoll_test_servers::etcd::{Server, available};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, life, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{sleep, timeout};
 
 use support::harness::{builder, timed};
 use support::operator::{Operator, PREFIX, identity, load, record};
-use support::stage::{PATIENCE, eventually, life, live, register, service, state};
+use support::stage::{live, register, service};
 
 /// Longer than any cut with what it takes to connect again, on a busy machine too.
 const TTL: Duration = Duration::from_secs(15);

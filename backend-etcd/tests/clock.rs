@@ -14,12 +14,13 @@ use std::time::{Duration, Instant, SystemTime};
 use etcd_client::Permission;
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_test_servers::probe::{eventually, load_of};
 use plimsoll_test_servers::{Process, WallClock};
 use tokio::time::sleep;
 
 use support::harness::{TTL, timed};
 use support::operator::{PREFIX, load};
-use support::stage::{Stage, eventually, instance, load_of, service};
+use support::stage::{Stage, instance, service};
 
 /// Where the process finds its server.
 const ADDRESS: &str = "PLIMSOLL_TEST_ADDRESS";

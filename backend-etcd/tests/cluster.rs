@@ -16,15 +16,14 @@ use etcd_client::{Client, WatchOptions};
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry, Revision, Watch};
 use plimsoll_test_servers::etcd::{Cluster, Server, available};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::timeout;
 
 use support::harness::{TTL, timed};
 use support::operator::identity;
-use support::stage::{
-    PATIENCE, eventually, ids, life, listed, live, live_many, load_of, ready, service, shown, state,
-};
+use support::stage::{listed, live, live_many, service};
 
 fn registry(addresses: &[SocketAddr]) -> EtcdRegistry {
     let hosts = addresses.iter().map(ToString::to_string);

@@ -5,11 +5,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::LoadUpdater;
+use plimsoll_test_servers::probe::{life, load_of};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder};
 use support::operator::load;
-use support::stage::{life, live_many, load_of};
+use support::stage::live_many;
 
 fault! {
     /// Some thousand connections a second that come and go: no more writes than one in 50 ms, each

@@ -3,10 +3,10 @@
 mod support;
 
 use etcd_client::{PutOptions, Txn, TxnOp};
+use plimsoll_test_servers::probe::{ids, load_of, shown};
 use plimsoll_test_servers::resident_bytes;
 
 use support::operator::{identity, load, record};
-use support::stage::{ids, load_of, shown};
 
 fault! {
     /// A watch whose user does nothing holds the latest state and not its history.

@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder, timed};
 use support::operator::identity;
-use support::stage::{
-    Stage, eventually, ids, instance, life, live, load_of, ready, register, service, shown, state,
-};
+use support::stage::{Stage, instance, live, register, service};
 
 fault! {
     async fn cuts_shorter_than_the_lease_keep_key_and_life(stage: Stage) {

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{EventType, WatchOptions};
 use plimsoll_test_servers::Process;
+use plimsoll_test_servers::probe::{eventually, ids, load_of};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use support::harness::TTL;
 use support::operator::{PREFIX, load};
-use support::stage::{Stage, eventually, ids, live, load_of, program};
+use support::stage::{Stage, live, program};
 
 /// What servers take to notice the end of a lease, and a busy machine to tell.
 const NOTICE: Duration = Duration::from_millis(2_000);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Snapshot, Status};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, shown, state};
 use tokio::time::sleep;
 
 use support::harness::TTL;
 use support::operator::{PREFIX, identity, load};
-use support::stage::{eventually, ids, life, live, load_of, register, shown, state};
+use support::stage::{live, register};
 
 fault! {
     async fn a_revoked_lease_is_replaced_and_every_registration_with_it(stage: Stage) {

@@ -12,12 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Snapshot, Standing};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of, ready, shown, state};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use support::harness::TTL;
 use support::operator::Operator;
-use support::stage::{PATIENCE, Stage, eventually, ids, life, load_of, ready, shown, state};
+use support::stage::Stage;
 
 fault! {
     /// etcd gives every lease its full time again when it starts: there is nothing to register.

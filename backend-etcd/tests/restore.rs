@@ -14,13 +14,14 @@ use plimsoll_discovery_api::{
     Instance, LoadUpdater, Registration, RegistrationState, Registry, ServiceName, Snapshot, Status,
 };
 use plimsoll_test_servers::etcd::{DEFAULT_TOKEN, Server, available};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder, timed};
 use support::operator::{Operator, identity};
-use support::stage::{Stage, eventually, ids, life, live, load_of, ready, service, shown, state};
+use support::stage::{Stage, live, service};
 
 /// A service beside the usual one.
 fn other_service() -> ServiceName {

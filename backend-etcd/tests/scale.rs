@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{Registry, Snapshot};
 use plimsoll_test_servers::etcd::Server;
+use plimsoll_test_servers::probe::{eventually, life, ready};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder, timed};
-use support::stage::{eventually, life, live_many, ready, service};
+use support::stage::{live_many, service};
 
 const MANY: usize = 1_000;
 

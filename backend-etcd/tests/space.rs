@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, shown};
 use tokio::time::sleep;
 
 use support::harness::TTL;
-use support::stage::{Stage, eventually, ids, life, load_of, register, shown};
+use support::stage::{Stage, register};
 
 /// Writes until the alarm is raised.
 async fn exhaust(stage: &Stage) {

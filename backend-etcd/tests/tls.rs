@@ -13,6 +13,7 @@ use std::path::Path;
 use plimsoll_backend_etcd::{EtcdRegistry, Tls};
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
 use plimsoll_test_servers::etcd::{Server, available};
+use plimsoll_test_servers::probe::{ids, load_of, ready, shown};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use support::harness::timed;
-use support::stage::{ids, instance, listed, load_of, ready, service, shown};
+use support::stage::{instance, listed, service};
 
 /// A certificate and its key, in PEM.
 struct Pair {
@@ -207,7 +208,8 @@ async fn an_authority_of_ones_own_is_trusted_where_it_is_given_and_not_by_the_us
 async fn a_process_trusts_what_its_system_trusts_and_nothing_else() {
     use plimsoll_test_servers::Process;
 
-    use support::stage::{eventually, program};
+    use plimsoll_test_servers::probe::eventually;
+    use support::stage::program;
 
     if !available() {
         return;

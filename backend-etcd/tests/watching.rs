@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use etcd_client::{PutOptions, Txn, TxnOp};
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{LoadUpdater, Registry, Snapshot};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of, shown};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 
 use support::harness::builder;
 use support::operator::{identity, load, record};
-use support::stage::{PATIENCE, Stage, eventually, ids, life, load_of, shown};
+use support::stage::Stage;
 
 /// What a consumer behind a proxy of its own needs to miss something.
 struct Watcher {

@@ -20,11 +20,11 @@ use plimsoll_discovery_api::{
     ErrorKind, Incarnation, Instance, LoadUpdater, Registration, RegistrationState, Registry,
     ServiceName, Snapshot, Watch,
 };
+use plimsoll_test_servers::probe::{eventually, ids, ready, state};
 use plimsoll_test_servers::zk::{Ensemble, available};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use support::bench::{PATIENCE, eventually, ids, state};
 use support::harness::{SESSION, builder_for};
 
 const FLEET: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -55,8 +55,7 @@ impl Scene {
         for id in FLEET {
             let instance = Instance::builder(&service, "10.0.0.7", 8080).with_id(id);
             let registration = provider.register(instance.build().unwrap()).await.unwrap();
-            let ready = timeout(PATIENCE, registration.ready()).await.unwrap();
-            ready.unwrap();
+            ready(&registration).await;
             fleet.push(registration);
         }
         let watch = consumer.watch(&service).await.unwrap();

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use plimsoll_discovery_api::{
     ErrorKind, LoadUpdater, Registration, RegistrationState, Registry, Snapshot,
 };
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready, state};
 use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
 
-use support::bench::{Bench, PATIENCE, eventually, fault, ids, monitored, state};
+use support::bench::{Bench, fault, monitored};
 use support::harness::{SESSION, builder, identity, load, operator, tickets};
 use support::raw::end_session;
 
@@ -121,7 +122,7 @@ fault! {
         eventually("the node", || bench.stat("a")).await;
         assert!(!registration.state().is_live(), "nobody has confirmed it");
         bench.proxy.set(Mode::Pass);
-        timeout(PATIENCE, registration.ready()).await.unwrap().unwrap();
+        ready(&registration).await;
         let listed = bench.listed("the record", |s| ids(s) == ["a", "z"]).await;
         assert_eq!(listed.get("a").map(|m| m.incarnation()), registration.state().incarnation());
         registration.deregister().await.unwrap();
@@ -245,7 +246,7 @@ fault! {
     async fn the_wrong_user_is_told_so_and_does_not_hot_loop(bench: Bench) {
         let owner = builder(bench.server.address()).with_digest("alice", "secret").build().unwrap();
         let first = owner.register(bench.instance("a")).await.unwrap();
-        timeout(PATIENCE, first.ready()).await.unwrap().unwrap();
+        ready(&first).await;
         let stranger = builder(bench.server.address()).with_digest("alice", "wrong").build().unwrap();
         let second = stranger.register(bench.instance("b")).await.unwrap();
         let refused = timeout(PATIENCE, second.ready()).await.unwrap().unwrap_err();
@@ -396,7 +397,7 @@ fault! {
         watched.set(Mode::Refuse);
         first.deregister().await.unwrap();
         let second = bench.consumer.register(bench.instance("a")).await.unwrap();
-        timeout(PATIENCE, second.ready()).await.unwrap().unwrap();
+        ready(&second).await;
         watched.set(Mode::Pass);
         let renewed = |s: &Snapshot| s.get("a").is_some_and(|m| Some(m.incarnation()) != before);
         let seen = timeout(PATIENCE, watch.wait_for(renewed)).await.unwrap().unwrap();
@@ -492,10 +493,7 @@ async fn a_session_that_was_granted_shorter_is_believed_no_longer() {
         .unwrap();
     let asked = provider.capabilities().crash_detection;
     let registration = provider.register(bench.instance("a")).await.unwrap();
-    timeout(PATIENCE, registration.ready())
-        .await
-        .unwrap()
-        .unwrap();
+    ready(&registration).await;
     assert_eq!(provider.session_timeout(), Some(granted));
     assert!(provider.capabilities().crash_detection < asked);
     let cut = Instant::now();

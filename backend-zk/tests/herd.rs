@@ -15,11 +15,11 @@ use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{
     Incarnation, Instance, Registration, RegistrationState, Registry, Snapshot, Watch,
 };
+use plimsoll_test_servers::probe::{PATIENCE, ready, state};
 use plimsoll_test_servers::zk::{Server, available};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use support::bench::{PATIENCE, state};
 use support::harness::ROOT;
 
 /// Clients, with a session each.
@@ -91,10 +91,7 @@ impl Client {
         let service = format!("s{}", index / SERVICE);
         let instance = Instance::builder(&service, "10.0.0.7", 8080).with_id(format!("i{index}"));
         let registration = registry.register(instance.build().unwrap()).await.unwrap();
-        timeout(PATIENCE, registration.ready())
-            .await
-            .unwrap()
-            .unwrap();
+        ready(&registration).await;
         let watch = registry.watch(&service.parse().unwrap()).await.unwrap();
         Self {
             _registry: registry,

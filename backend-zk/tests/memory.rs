@@ -5,11 +5,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{Registry, Snapshot};
+use plimsoll_test_servers::probe::{PATIENCE, eventually};
 use plimsoll_test_servers::resident_bytes;
 use tokio::time::timeout;
 use zookeeper_client::{Acls, CreateMode};
 
-use support::bench::{Bench, PATIENCE, eventually, fault};
+use support::bench::{Bench, fault};
 use support::harness::{identity, load};
 
 const INSTANCES: usize = 10;

@@ -19,12 +19,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{Instance, LoadUpdater, RegistrationState, Registry, Snapshot};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, state};
 use plimsoll_test_servers::zk::available;
 use plimsoll_test_servers::{Mode, Process, WallClock};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::Stat;
 
-use support::bench::{Bench, PATIENCE, eventually, ids, state};
+use support::bench::Bench;
 use support::harness::{SESSION, builder, identity, load, timing};
 
 /// The server's tick.

@@ -14,11 +14,12 @@ use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{
     ErrorKind, Instance, LoadUpdater, Registration, Registry, Snapshot, Watch,
 };
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready};
 use plimsoll_test_servers::zk::{Server, newest_available, oldest_available};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 
-use support::bench::{Bench, PATIENCE, eventually, fault, ids};
+use support::bench::{Bench, fault};
 use support::harness::builder;
 use support::old_release::{OldRelease, OldServer};
 
@@ -36,8 +37,7 @@ impl Handle {
             .register(bench.instance("a"))
             .await
             .expect("a registration");
-        let ready = timeout(PATIENCE, registration.ready()).await;
-        ready.expect("in time").expect("to be registered");
+        ready(&registration).await;
         let watch = registry.watch(&bench.service).await.expect("a watch");
         Self {
             registry,

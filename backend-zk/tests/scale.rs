@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ready};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
 
-use support::bench::{Bench, PATIENCE, eventually, fault, monitored, transactions};
+use support::bench::{Bench, fault, monitored, transactions};
 use support::harness::{ROOT, SESSION, builder, identity, load};
 
 fault! {
@@ -49,7 +50,7 @@ fault! {
             fleet.push(provider.register(bench.instance(&format!("i{index:03}"))).await.unwrap());
         }
         for registration in &fleet {
-            timeout(PATIENCE, registration.ready()).await.unwrap().unwrap();
+            ready(registration).await;
         }
         // A registration that was in doubt, as on a busy machine, is written again for half a minute.
         let seconds = 5;
@@ -126,7 +127,7 @@ fault! {
                 .build()
                 .unwrap();
             let registration = registry.register(bench.instance(&format!("i{index:02}"))).await.unwrap();
-            timeout(PATIENCE, registration.ready()).await.unwrap().unwrap();
+            ready(&registration).await;
             handles.push((registration, registry));
         }
         let before = transactions(&bench.server);

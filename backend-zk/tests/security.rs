@@ -14,12 +14,13 @@ use plimsoll_backend_kit::RegistryUrl;
 use plimsoll_backend_zk::{Acl, ZkRegistry};
 use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Registry};
 use plimsoll_test_servers::free_port;
+use plimsoll_test_servers::probe::{PATIENCE, ready};
 use plimsoll_test_servers::zk::{Server, available, class};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use support::bench::{Bench, PATIENCE, monitored};
+use support::bench::{Bench, monitored};
 use support::harness::{ROOT, SESSION, builder, identity, load};
 
 async fn register(registry: &ZkRegistry, id: &str) -> Registration {
@@ -29,8 +30,7 @@ async fn register(registry: &ZkRegistry, id: &str) -> Registration {
 
 async fn live(registry: &ZkRegistry, id: &str) -> Registration {
     let registration = register(registry, id).await;
-    let ready = timeout(PATIENCE, registration.ready()).await;
-    ready.unwrap().unwrap();
+    ready(&registration).await;
     registration
 }
 
@@ -247,7 +247,7 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
     let registration = live(&registry, "a").await;
     let service = registration.instance().service().clone();
     let watch = registry.watch(&service).await.unwrap();
-    support::bench::eventually("the instance in a watch", || async {
+    plimsoll_test_servers::probe::eventually("the instance in a watch", || async {
         watch.latest().filter(|s| s.members().len() == 1).map(drop)
     })
     .await;

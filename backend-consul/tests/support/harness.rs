@@ -11,10 +11,11 @@ use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
+use plimsoll_test_servers::Mode;
 use plimsoll_test_servers::consul::{Data, Server};
-use plimsoll_test_servers::{Mode, Proxy};
+use plimsoll_test_servers::harness::{self, Gates};
+use plimsoll_test_servers::probe::eventually;
 
-use super::bench::eventually;
 use super::operator::{base64, key, owned, put, service_id, session_name};
 
 pub const ROOT: &str = "plimsoll-test";
@@ -23,20 +24,16 @@ pub const TTL: Duration = Duration::from_secs(6);
 /// One agent, and a proxy before it for each handle.
 pub struct ConsulHarness {
     server: Mutex<Server>,
-    proxies: Mutex<Vec<Arc<Proxy>>>,
-    outage: Mode,
+    gates: Gates,
     nested: bool,
-    down: Mutex<bool>,
 }
 
 impl ConsulHarness {
     pub fn start(outage: Mode, nested: bool) -> Self {
         Self {
             server: Mutex::new(Server::start(Data::Memory)),
-            proxies: Mutex::default(),
-            outage,
+            gates: Gates::new(outage),
             nested,
-            down: Mutex::new(false),
         }
     }
 
@@ -45,18 +42,6 @@ impl ConsulHarness {
         tokio::task::block_in_place(|| {
             work(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner))
         })
-    }
-
-    fn proxies(&self) -> Vec<Arc<Proxy>> {
-        self.proxies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, mode: Mode) {
-        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = mode != Mode::Pass;
-        self.proxies().iter().for_each(|proxy| proxy.set(mode));
     }
 }
 
@@ -71,52 +56,28 @@ pub fn builder(address: SocketAddr) -> ConsulBuilder {
         .with_request_timeout(Duration::from_secs(2))
         .with_wait(Duration::from_secs(3))
         .with_load_poll(Duration::from_millis(100))
-        .with_timings(|timings| {
-            timings.load.min_interval = Duration::from_millis(50);
-            timings.load.absolute = 1;
-            timings.load.settle = Duration::from_millis(50);
-            timings.load.max_age = Duration::from_secs(1);
-            timings.backoff.cap = Duration::from_millis(500);
-            timings.conflict_retry = Duration::from_millis(500);
-            timings.hold_down.grace = timing().grace;
-            timings.deregister_timeout = Duration::from_secs(3);
-        })
+        .with_timings(|timings| harness::hasten(timings, timing().grace))
 }
 
-/// Ceilings for a busy machine; short where a case waits in full.
 pub fn timing() -> Timing {
-    Timing::new(Duration::from_secs(8))
-        .with_quiet(Duration::from_millis(300))
-        .with_detection(Duration::from_secs(6))
-        .with_expiry(TTL + Duration::from_secs(3))
-        .with_recovery(Duration::from_secs(13))
-        .with_removal(Duration::from_secs(5))
-        .with_grace(Duration::from_secs(16))
-        .with_rounds(8)
+    harness::timing(TTL + Duration::from_secs(3))
 }
 
 #[async_trait]
 impl Harness for ConsulHarness {
     async fn registry(&self) -> Arc<dyn Registry> {
-        let down = *self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = if down { self.outage } else { Mode::Pass };
-        let address = self.with(|server| server.address());
-        let proxy = Arc::new(Proxy::start(address, mode));
-        self.proxies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::clone(&proxy));
+        let proxy = self.gates.open(self.with(|server| server.address()));
         let registry = builder(proxy.address()).build().expect("good settings");
-        if !down {
+        if !self.gates.are_down() {
             // Once; a busy machine may leave an agent without an answer for longer than a request.
             eventually("an answer", || async { registry.services().await.ok() }).await;
         }
+        let registry: Arc<dyn Registry> = Arc::new(registry);
         if self.nested {
-            let inner: Arc<dyn Registry> = Arc::new(registry);
-            let boxed: Box<dyn Registry> = Box::new(inner);
-            return Arc::new(Arc::new(boxed));
+            harness::nested(registry)
+        } else {
+            registry
         }
-        Arc::new(registry)
     }
 
     fn timing(&self) -> Timing {
@@ -160,7 +121,7 @@ impl Faults for ConsulHarness {
             };
             ids.iter().filter_map(owner).collect()
         });
-        for proxy in self.proxies() {
+        for proxy in self.gates.all() {
             if owners.contains(&proxy.address().to_string()) {
                 proxy.set(Mode::End);
             }
@@ -168,11 +129,11 @@ impl Faults for ConsulHarness {
     }
 
     async fn outage(&self) {
-        self.set(self.outage);
+        self.gates.outage();
     }
 
     async fn restore(&self) {
-        self.set(Mode::Pass);
+        self.gates.restore();
     }
 
     async fn wipe(&self) {

@@ -11,6 +11,7 @@ use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
 use plimsoll_test_servers::etcd::Server;
+use plimsoll_test_servers::harness::{self, Gates};
 use plimsoll_test_servers::{Mode, Proxy};
 
 use super::operator::{Operator, PREFIX, identity, load};
@@ -21,9 +22,8 @@ pub const TTL: Duration = Duration::from_secs(4);
 pub struct EtcdHarness {
     server: Mutex<Server>,
     handles: Mutex<Vec<Handle>>,
-    outage: Mode,
+    gates: Gates,
     nested: bool,
-    down: Mutex<bool>,
 }
 
 /// Not kept alive by this.
@@ -37,21 +37,13 @@ impl EtcdHarness {
         Self {
             server: Mutex::new(Server::start()),
             handles: Mutex::default(),
-            outage,
+            gates: Gates::new(outage),
             nested,
-            down: Mutex::new(false),
         }
     }
 
     fn address(&self) -> SocketAddr {
         lock(&self.server).address()
-    }
-
-    fn set(&self, mode: Mode) {
-        *lock(&self.down) = mode != Mode::Pass;
-        lock(&self.handles)
-            .iter()
-            .for_each(|handle| handle.proxy.set(mode));
     }
 
     async fn operator(&self) -> Operator {
@@ -94,38 +86,19 @@ pub fn timed(builder: EtcdBuilder) -> EtcdBuilder {
         .with_connect_timeout(Duration::from_secs(1))
         .with_request_timeout(Duration::from_millis(1_500))
         .with_watch_timeout(Duration::from_secs(3))
-        .with_timings(|timings| {
-            timings.load.min_interval = Duration::from_millis(50);
-            timings.load.absolute = 1;
-            timings.load.settle = Duration::from_millis(50);
-            timings.load.max_age = Duration::from_secs(1);
-            timings.backoff.cap = Duration::from_millis(500);
-            timings.conflict_retry = Duration::from_millis(500);
-            timings.hold_down.grace = timing().grace;
-            timings.deregister_timeout = Duration::from_secs(3);
-        })
+        .with_timings(|timings| harness::hasten(timings, timing().grace))
 }
 
-/// Ceilings for a busy machine; short where a case waits in full.
 pub fn timing() -> Timing {
-    Timing::new(Duration::from_secs(8))
-        .with_quiet(Duration::from_millis(300))
-        .with_detection(Duration::from_secs(6))
-        .with_expiry(Duration::from_secs(7))
-        .with_recovery(Duration::from_secs(13))
-        .with_removal(Duration::from_secs(5))
-        .with_grace(Duration::from_secs(14))
-        .with_rounds(8)
+    harness::timing(TTL + Duration::from_secs(3))
 }
 
 #[async_trait]
 impl Harness for EtcdHarness {
     async fn registry(&self) -> Arc<dyn Registry> {
-        let down = *lock(&self.down);
-        let mode = if down { self.outage } else { Mode::Pass };
-        let proxy = Arc::new(Proxy::start(self.address(), mode));
+        let proxy = self.gates.open(self.address());
         let registry = builder(proxy.address()).build().expect("good settings");
-        if !down {
+        if !self.gates.are_down() {
             registry.services().await.expect("the registry is up");
         }
         let registry = Arc::new(registry);
@@ -134,11 +107,10 @@ impl Harness for EtcdHarness {
             registry: Arc::downgrade(&registry),
         });
         if self.nested {
-            let inner: Arc<dyn Registry> = registry;
-            let boxed: Box<dyn Registry> = Box::new(inner);
-            return Arc::new(Arc::new(boxed));
+            harness::nested(registry)
+        } else {
+            registry
         }
-        registry
     }
 
     fn timing(&self) -> Timing {
@@ -172,11 +144,11 @@ impl Faults for EtcdHarness {
     }
 
     async fn outage(&self) {
-        self.set(self.outage);
+        self.gates.outage();
     }
 
     async fn restore(&self) {
-        self.set(Mode::Pass);
+        self.gates.restore();
     }
 
     async fn wipe(&self) {

@@ -1,22 +1,16 @@
 //! What the tests of faults play on: a server, a handle through a proxy, and one past it.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use etcd_client::KeyValue;
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{
-    Incarnation, Instance, Registration, RegistrationState, Registry, ServiceName, Snapshot, Watch,
-};
+use plimsoll_discovery_api::{Instance, Registration, Registry, ServiceName, Snapshot, Watch};
 use plimsoll_test_servers::etcd::Server;
+use plimsoll_test_servers::probe::{self, ready};
 use plimsoll_test_servers::{Mode, Proxy};
-use tokio::time::{sleep, timeout};
 
 use super::harness::builder;
 use super::operator::{Operator, identity};
-
-/// Ceiling for whatever must come to pass on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Stage {
     pub server: Server,
@@ -94,9 +88,7 @@ pub async fn register(registry: &EtcdRegistry, id: &str) -> Registration {
 }
 
 pub async fn live(registry: &EtcdRegistry, id: &str) -> Registration {
-    let registration = register(registry, id).await;
-    ready(&registration).await;
-    registration
+    probe::live(registry, instance(id)).await
 }
 
 /// `m0`, `m1` and so on.
@@ -111,78 +103,12 @@ pub async fn live_many(registry: &EtcdRegistry, count: usize) -> Vec<Registratio
     registrations
 }
 
-pub async fn ready(registration: &Registration) {
-    let ready = timeout(PATIENCE, registration.ready()).await;
-    assert!(
-        matches!(ready, Ok(Ok(()))),
-        "not live: {:?}",
-        registration.state()
-    );
-}
-
 pub async fn listed(
     registry: &EtcdRegistry,
     what: &str,
     wanted: impl Fn(&Snapshot) -> bool,
 ) -> Snapshot {
-    eventually(what, || async {
-        registry.list(&service()).await.ok().filter(&wanted)
-    })
-    .await
-}
-
-/// Probes until there is something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut probe: impl FnMut() -> F,
-) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(Some(found)) = timeout(PATIENCE, probe()).await {
-            return found;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "expected {what} within {PATIENCE:?}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Waits until the watch shows what is wanted.
-pub async fn shown(watch: &mut Watch, what: &str, wanted: impl Fn(&Snapshot) -> bool) {
-    eventually(what, || async {
-        watch.latest().filter(|s| wanted(s)).map(drop)
-    })
-    .await;
-}
-
-pub async fn state(
-    registration: &Registration,
-    what: &str,
-    wanted: impl FnMut(&RegistrationState) -> bool + Send,
-) {
-    let mut states = registration.states();
-    let reached = timeout(PATIENCE, states.wait_for(wanted)).await;
-    assert!(
-        matches!(reached, Ok(Some(_))),
-        "expected {what}, found {:?}",
-        registration.state()
-    );
-}
-
-pub fn life(registration: &Registration) -> Incarnation {
-    let life = registration.state().incarnation();
-    life.unwrap_or_else(|| panic!("not live: {:?}", registration.state()))
-}
-
-pub fn ids(snapshot: &Snapshot) -> Vec<&str> {
-    let members = snapshot.members().iter();
-    members.map(|member| member.id().as_str()).collect()
-}
-
-pub fn load_of(snapshot: &Snapshot, id: &str) -> Option<u64> {
-    snapshot.get(id)?.load().get()
+    probe::listed(registry, &service(), what, wanted).await
 }
 
 /// The example `provider`, beside the directory of this test's own program.

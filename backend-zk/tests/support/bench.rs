@@ -9,21 +9,15 @@
 )]
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{
-    Instance, Registration, RegistrationState, Registry, ServiceName, Snapshot,
-};
+use plimsoll_discovery_api::{Instance, Registration, ServiceName, Snapshot};
+use plimsoll_test_servers::probe::{self};
 use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
-use tokio::time::{sleep, timeout};
 use zookeeper_client::{Client, Stat};
 
 use super::harness::{builder, identity, operator};
-
-/// Ceiling for whatever must come to pass on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(25);
 
 /// A server, a handle through a proxy, and a handle of somebody else's.
 pub struct Bench {
@@ -69,12 +63,7 @@ impl Bench {
     }
 
     pub async fn live(&self, id: &str) -> Registration {
-        let registration = self.provider.register(self.instance(id)).await.unwrap();
-        timeout(PATIENCE, registration.ready())
-            .await
-            .unwrap()
-            .unwrap();
-        registration
+        probe::live(&self.provider, self.instance(id)).await
     }
 
     pub async fn stat(&self, id: &str) -> Option<Stat> {
@@ -85,51 +74,8 @@ impl Bench {
     }
 
     pub async fn listed(&self, what: &str, wanted: impl Fn(&Snapshot) -> bool) -> Snapshot {
-        eventually(what, || async {
-            self.consumer.list(&self.service).await.ok().filter(&wanted)
-        })
-        .await
+        probe::listed(&self.consumer, &self.service, what, wanted).await
     }
-}
-
-/// Probes until there is something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut probe: impl FnMut() -> F,
-) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Ok(Some(found)) = timeout(PATIENCE, probe()).await {
-            return found;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "expected {what} within {PATIENCE:?}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-pub async fn state(
-    registration: &Registration,
-    what: &str,
-    wanted: fn(&RegistrationState) -> bool,
-) {
-    let mut states = registration.states();
-    let reached = timeout(PATIENCE, states.wait_for(wanted)).await;
-    assert!(
-        matches!(reached, Ok(Some(_))),
-        "expected {what}, found {:?}",
-        registration.state()
-    );
-}
-
-pub fn ids(snapshot: &Snapshot) -> Vec<&str> {
-    snapshot
-        .members()
-        .iter()
-        .map(|member| member.id().as_str())
-        .collect()
 }
 
 /// A number of the server's monitor.

@@ -10,11 +10,12 @@ use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
+use plimsoll_test_servers::harness::{self, Gates};
+use plimsoll_test_servers::probe::eventually;
 use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use zookeeper_client::{Acls, Client, CreateMode};
 
-use super::bench::eventually;
 use super::old_release::{OldRelease, OldServer};
 use super::raw::{Ticket, end_session};
 
@@ -26,10 +27,8 @@ pub struct ZkHarness {
     server: Mutex<Server>,
     /// Between the proxies and the server, if the server is to seem older than it is.
     old: Option<OldServer>,
-    proxies: Mutex<Vec<Arc<Proxy>>>,
-    outage: Mode,
+    gates: Gates,
     nested: bool,
-    down: Mutex<bool>,
 }
 
 impl ZkHarness {
@@ -58,10 +57,8 @@ impl ZkHarness {
         Self {
             server: Mutex::new(server),
             old,
-            proxies: Mutex::default(),
-            outage,
+            gates: Gates::new(outage),
             nested,
-            down: Mutex::new(false),
         }
     }
 
@@ -70,18 +67,6 @@ impl ZkHarness {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .address()
-    }
-
-    fn proxies(&self) -> Vec<Arc<Proxy>> {
-        self.proxies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, mode: Mode) {
-        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = mode != Mode::Pass;
-        self.proxies().iter().for_each(|proxy| proxy.set(mode));
     }
 
     /// Past every proxy, as an operator would.
@@ -102,7 +87,7 @@ impl ZkHarness {
 
     fn proxy_of(&self, session: i64) -> Option<Arc<Proxy>> {
         let granted = |proxy: &&Arc<Proxy>| tickets(proxy).iter().any(|t| t.id == session);
-        self.proxies().iter().find(granted).cloned()
+        self.gates.all().iter().find(granted).cloned()
     }
 }
 
@@ -144,53 +129,30 @@ pub fn builder_for(hosts: impl IntoIterator<Item = String>) -> ZkBuilder {
         .with_root(ROOT)
         .with_session_timeout(SESSION)
         .with_connect_timeout(Duration::from_secs(1))
-        .with_timings(|timings| {
-            timings.load.min_interval = Duration::from_millis(50);
-            timings.load.absolute = 1;
-            timings.load.settle = Duration::from_millis(50);
-            timings.load.max_age = Duration::from_secs(1);
-            timings.backoff.cap = Duration::from_millis(500);
-            timings.conflict_retry = Duration::from_millis(500);
-            timings.hold_down.grace = timing().grace;
-            timings.deregister_timeout = Duration::from_secs(3);
-        })
+        .with_timings(|timings| harness::hasten(timings, timing().grace))
 }
 
-/// Ceilings for a busy machine; short where a case waits in full.
 pub fn timing() -> Timing {
-    Timing::new(Duration::from_secs(8))
-        .with_quiet(Duration::from_millis(300))
-        .with_detection(Duration::from_secs(6))
-        .with_expiry(Duration::from_secs(7))
-        .with_recovery(Duration::from_secs(13))
-        .with_removal(Duration::from_secs(5))
-        .with_grace(Duration::from_secs(14))
-        .with_rounds(8)
+    harness::timing(SESSION + Duration::from_secs(3))
 }
 
 #[async_trait]
 impl Harness for ZkHarness {
     async fn registry(&self) -> Arc<dyn Registry> {
-        let down = *self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = if down { self.outage } else { Mode::Pass };
         let server = self.old.as_ref().map(OldServer::address);
         let server = server.unwrap_or_else(|| self.address());
-        let proxy = Arc::new(Proxy::start(server, mode));
-        self.proxies
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::clone(&proxy));
+        let proxy = self.gates.open(server);
         let registry = builder(proxy.address()).build().expect("good settings");
-        if !down {
+        if !self.gates.are_down() {
             // A busy machine may take several attempts.
             eventually("the registry", || async { registry.services().await.ok() }).await;
         }
+        let registry: Arc<dyn Registry> = Arc::new(registry);
         if self.nested {
-            let inner: Arc<dyn Registry> = Arc::new(registry);
-            let boxed: Box<dyn Registry> = Box::new(inner);
-            return Arc::new(Arc::new(boxed));
+            harness::nested(registry)
+        } else {
+            registry
         }
-        Arc::new(registry)
     }
 
     fn timing(&self) -> Timing {
@@ -234,11 +196,11 @@ impl Faults for ZkHarness {
     }
 
     async fn outage(&self) {
-        self.set(self.outage);
+        self.gates.outage();
     }
 
     async fn restore(&self) {
-        self.set(Mode::Pass);
+        self.gates.restore();
     }
 
     async fn wipe(&self) {
