@@ -17,8 +17,11 @@ use crate::wire::{
 #[derive(Debug)]
 pub(crate) enum Beat {
     Alive,
-    /// The agent, or the server, does not know of it.
+    /// The agent does not know of the service.
     Unknown,
+    /// It knows of the service, and would not pass its check: somebody may have taken it away,
+    /// without which the service stands for ever.
+    Refused(Failure),
 }
 
 /// Who is to answer.
@@ -91,8 +94,8 @@ impl Agent {
     /// Passes the check of a service.
     ///
     /// For a check that it does not know the agent answers with 500 or, since 1.12, with 404, and
-    /// a text; so whatever it refuses but for the credentials, it is asked whether it knows the
-    /// service at all.
+    /// a text; so whatever it refuses but for the credentials or its own limits, it is asked
+    /// whether it knows the service at all.
     pub(crate) async fn pass(&self, service_id: &str) -> Result<Beat, Failure> {
         let path = path(&["agent", "check", "pass", &check_id(service_id)]);
         match self.http.send(Request::put("pass", &path).at_once()).await {
@@ -104,7 +107,7 @@ impl Agent {
             }
             Err(failure) => match self.service(service_id).await? {
                 None => Ok(Beat::Unknown),
-                Some(_) => Err(failure),
+                Some(_) => Ok(Beat::Refused(failure)),
             },
         }
     }
@@ -150,7 +153,7 @@ impl Agent {
             .send(Request::put("check", "txn").json(body))
             .await
         {
-            Err(failure) if failure.is(409) => Ok(None),
+            Err(failure) if failure.is_lost_race() => Ok(None),
             Err(failure) => Err(failure),
             Ok(reply) => {
                 let results: TxnReply = reply.read()?;

@@ -7,6 +7,11 @@ use plimsoll_backend_kit::Timings;
 
 use crate::tls::Tls;
 
+/// An idle server is told from a mute one by its check, and its load goes with its session. So an
+/// unchanged load is written again only so that a key that somebody has taken away is missed.
+const LOAD_MAX_AGE: Duration = Duration::from_secs(600);
+/// A list without its loads is better than none: it waits for the reading of them to fail.
+const LIST_MARGIN: Duration = Duration::from_millis(500);
 /// The checks of a process lapse together, but for the way each takes to the servers.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -65,12 +70,13 @@ impl Config {
         let mut timings = Timings::default();
         let lease = self.ttl.min(self.session_ttl);
         timings.call_timeout = self.request_timeout;
+        timings.list_timeout = timings.list_timeout.max(self.request_timeout + LIST_MARGIN);
         timings.lease = Some(lease.saturating_sub(self.fresh_pass()));
         timings.renew_interval = lease / 4;
         timings.backoff.cap = Duration::from_secs(5);
         timings.load.min_interval = load_interval;
         timings.load.settle = load_interval;
-        timings.load.max_age = timings.load.max_age.max(load_interval);
+        timings.load.max_age = LOAD_MAX_AGE.max(load_interval);
         timings.hold_down.settle = SETTLE;
         timings.hold_down.grace = timings.hold_down.grace.max(self.ttl * 3);
         timings

@@ -1,7 +1,6 @@
 //! The driver: what a registration does to its agent and to the store.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use crate::agent::{Agent, Beat, Reading};
 use crate::codec;
 use crate::config::{Config, Consistency};
-use crate::fence::{self, Chain, Refusal, Value};
+use crate::error::is_of_credentials;
+use crate::fence::{self, Chain, Held, Refusal, Value};
 use crate::heart::Heart;
 use crate::history::Histories;
 use crate::life::Life;
@@ -30,8 +30,6 @@ use crate::updates::{self, Following};
 /// back; so the catalog is asked at once, and then ever less often.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(100);
-/// For so long after an update was given up, its attributes may still arrive.
-const DOUBT: Duration = Duration::from_secs(60);
 /// What an agent has in its buffers when it wakes is done well within this.
 const AFTERMATH: Duration = Duration::from_millis(250);
 /// So many registrations are under way at one time.
@@ -46,8 +44,6 @@ pub(crate) struct ConsulDriver {
     heart: Heart,
     /// A fleet that starts as one takes turns, lest none of it is through in time.
     turns: Semaphore,
-    /// The lives of which a call was given up that may yet be carried out.
-    doubtful: Mutex<HashSet<Incarnation>>,
 }
 
 impl ConsulDriver {
@@ -69,16 +65,11 @@ impl ConsulDriver {
             reader: Arc::new(reader),
             config,
             turns: Semaphore::new(TURNS),
-            doubtful: Mutex::default(),
         })
     }
 
     fn agent(&self) -> &Agent {
         &self.reader.agent
-    }
-
-    fn doubtful(&self) -> std::sync::MutexGuard<'_, HashSet<Incarnation>> {
-        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, record: &Record, names: &Names) -> Result<crate::wire::Registration> {
@@ -139,41 +130,35 @@ impl ConsulDriver {
         }
     }
 
-    /// Takes the fence of `record` for the session.
+    /// Takes the fence for the session.
     async fn acquire(
         &self,
-        names: &Names,
+        key: &str,
         session: &str,
-        record: &Record,
+        value: Value,
         former: &[Incarnation],
-    ) -> Result<fence::Held> {
-        let value = Value {
-            life: record.incarnation,
-            sequence: 0,
-            load: record.load,
-        };
-        match fence::acquire(self.agent(), &names.key, session, value, former).await {
-            Ok(held) => Ok(held),
-            Err(Refusal::NoSession) => {
-                self.heart.doubt_session(session);
-                Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "the session has just ended",
-                ))
-            }
-            Err(Refusal::Foreign(cause) | Refusal::Failed(cause)) => Err(cause),
+    ) -> Result<Held, Refusal> {
+        let doubt = self.heart.doubts().begin(value.life);
+        let taken = fence::acquire(self.agent(), key, session, value, former).await;
+        if !matches!(taken, Err(Refusal::Failed(_))) {
+            doubt.settle();
         }
+        if let Err(Refusal::NoSession) = taken {
+            self.heart.doubt_session(session);
+        }
+        taken
     }
 
     /// Removes what former lives have left, of which nothing is in sight any more.
     async fn remove_former(&self, record: &Record, former: &[Incarnation]) {
         for life in former {
             let names = self.names(record.instance.service(), record.instance.id(), *life);
+            let doubtful = self.heart.forsake(*life);
             if let Err(failure) = self.agent().deregister(&names.service_id).await {
                 // Nobody passes it any more, so it lapses by itself.
                 tracing::debug!(service_id = names.service_id, cause = %failure.error, "not removed");
             }
-            if self.doubtful().remove(life) {
+            if doubtful {
                 self.heart.lay(names, *life);
             }
         }
@@ -219,9 +204,22 @@ impl Driver for ConsulDriver {
         let registration = Arc::new(self.write(record, &names)?);
         let session = self.heart.session().await?;
         let _turn = self.turns.acquire().await;
-        self.doubtful().insert(life);
-        let held = self.acquire(&names, &session.id, record, former).await?;
-        self.agent().register(&registration).await?;
+        let value = Value {
+            life,
+            sequence: 0,
+            load: record.load,
+        };
+        let held = self.acquire(&names.key, &session.id, value, former).await;
+        let held = held.map_err(|refusal| match refusal {
+            Refusal::NoSession => Error::new(ErrorKind::Unavailable, "the session has just ended"),
+            Refusal::Foreign(cause) | Refusal::Failed(cause) => cause,
+        })?;
+        let doubt = self.heart.doubts().begin(life);
+        let registered = self.agent().register(&registration).await;
+        if !matches!(&registered, Err(failure) if failure.status.is_none()) {
+            doubt.settle();
+        }
+        registered?;
         if !self.heart.is_certain_of(&session.id) {
             self.heart.doubt_session(&session.id);
             return Err(Error::new(
@@ -230,18 +228,21 @@ impl Driver for ConsulDriver {
             ));
         }
         let passed = Instant::now();
-        if let Beat::Unknown = self.agent().pass(&names.service_id).await? {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "the agent has already forgotten the service",
-            ));
+        match self.agent().pass(&names.service_id).await? {
+            Beat::Alive => {}
+            Beat::Unknown => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the agent has already forgotten the service",
+                ));
+            }
+            Beat::Refused(failure) => return Err(failure.into()),
         }
         self.await_sight(service, &session.node, &names).await?;
         self.remove_former(record, former).await;
-        self.doubtful().remove(&life);
         let claim = Life::new(names, life, session.id, held, registration, passed);
         let claim = Arc::new(claim);
-        self.heart.keep(&claim);
+        self.heart.keep(&claim)?;
         Ok(claim)
     }
 
@@ -256,21 +257,15 @@ impl Driver for ConsulDriver {
     async fn update(&self, claim: &Arc<Life>, record: &Record) -> Result<()> {
         self.heart.confirm(claim).await?;
         let registration = Arc::new(self.write(record, &claim.names)?);
-        let mut answer = Unanswered(Some(claim));
-        let known = !self.doubtful().insert(claim.incarnation);
-        let written = self.agent().register(&registration).await;
-        if !matches!(&written, Err(failure) if failure.status.is_none()) {
-            answer.0 = None;
-            if !known {
-                self.doubtful().remove(&claim.incarnation);
-            }
+        self.heart.write(claim, Some(registration)).await?;
+        if let Some(cause) = claim.ended() {
+            return Err(cause);
         }
-        written?;
-        claim.wrote(registration);
         let passed = Instant::now();
         match self.agent().pass(&claim.names.service_id).await? {
             Beat::Alive => claim.passed(passed),
             Beat::Unknown => claim.end("the agent does not know of the service any more", None),
+            Beat::Refused(failure) => return Err(failure.into()),
         }
         claim.ended().map_or(Ok(()), Err)
     }
@@ -282,11 +277,24 @@ impl Driver for ConsulDriver {
         let mut held = claim.held.lock().await;
         let (key, session) = (&claim.names.key, &claim.session);
         let life = claim.incarnation;
-        match fence::publish(self.agent(), key, session, life, load, &mut held).await {
+        let mut chain = fence::publish(self.agent(), key, session, life, load, &mut held).await;
+        if let Ok(Chain::Gone) = chain {
+            let value = Value {
+                life,
+                sequence: held.sequence + 1,
+                load,
+            };
+            let taken = self.acquire(key, session, value, &[]).await;
+            chain = taken.map(|taken| {
+                *held = taken;
+                Chain::Cut
+            });
+        }
+        match chain {
             Ok(Chain::Whole) => Ok(()),
             // So the catalog may have been set back as well, and the agent would notice only when
             // it next compares all that it knows, which takes minutes.
-            Ok(Chain::Cut) => Ok(self.agent().register(&claim.written()).await?),
+            Ok(Chain::Cut | Chain::Gone) => self.heart.write(claim, None).await,
             Err(Refusal::NoSession) => {
                 self.heart.doubt_session(session);
                 Err(Error::new(ErrorKind::LeaseExpired, "the session has ended"))
@@ -305,23 +313,24 @@ impl Driver for ConsulDriver {
         let Some(first) = release.incarnations.first() else {
             return Ok(());
         };
+        let lives = &release.incarnations;
+        let doubtful: Vec<_> = lives.iter().map(|life| self.heart.forsake(*life)).collect();
         let fence = fence::release(self.agent(), &names(first).key, release).await;
         // Of the service the agent alone decides, whatever the servers do.
-        for life in &release.incarnations {
+        for life in lives {
             self.agent().deregister(&names(life).service_id).await?;
         }
         fence?;
         let node = self.heart.node();
-        for life in &release.incarnations {
+        for (life, doubtful) in lives.iter().zip(doubtful) {
             self.await_absence(&release.service, node.as_deref(), &names(life))
                 .await?;
-            if self.doubtful().contains(life) {
+            if doubtful {
                 // What lay in the buffers of an agent that slept is carried out in any order.
                 sleep(AFTERMATH).await;
                 self.agent().deregister(&names(life).service_id).await?;
                 self.await_absence(&release.service, node.as_deref(), &names(life))
                     .await?;
-                self.doubtful().remove(life);
                 self.heart.lay(names(life), *life);
             }
         }
@@ -330,6 +339,13 @@ impl Driver for ConsulDriver {
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
         let view = self.reader.view(service, true).await?;
+        if let Err(cause) = &view.loads {
+            // A token may well be allowed the one and not the other; all else may be tried again.
+            if !is_of_credentials(cause) {
+                return Err(cause.clone());
+            }
+            tracing::debug!(%service, %cause, "listed without loads");
+        }
         Ok(view.listing(Revision::new(0, view.index)))
     }
 
@@ -350,16 +366,5 @@ impl Driver for ConsulDriver {
         // A name that is not written as here is nobody's who could be asked for.
         let read = |name: String| unescape(&name).ok()?.parse().ok();
         Ok(names.into_iter().filter_map(read).collect())
-    }
-}
-
-/// A registration that was sent; unless its answer came, it may yet arrive.
-struct Unanswered<'a>(Option<&'a Life>);
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if let Some(life) = self.0 {
-            life.doubt(Instant::now() + DOUBT);
-        }
     }
 }

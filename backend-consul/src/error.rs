@@ -6,6 +6,8 @@ use plimsoll_discovery_api::{Error, ErrorKind};
 
 /// Messages stay readable whatever a server or a gateway before it says.
 const SHOWN_CHARS: usize = 200;
+/// A refused transaction says of each of its operations why, and repeats their keys.
+const READ_CHARS: usize = 4_096;
 
 /// An answer that is not what was asked for, or none. Callers take those that have a meaning to
 /// them; all others become an [`Error`] of the kind that was meant for them.
@@ -21,11 +23,12 @@ pub(crate) struct Failure {
 impl Failure {
     /// An answer of `status`, to a request that carried a token or none.
     pub(crate) fn refused(operation: &'static str, status: u16, text: &str, token: bool) -> Self {
-        let text: String = text.trim().chars().take(SHOWN_CHARS).collect();
+        let text: String = text.trim().chars().take(READ_CHARS).collect();
+        let shown: String = text.chars().take(SHOWN_CHARS).collect();
         let error = Error::new(kind(status, &text, token), "the Consul agent refused")
             .with_context("request", operation)
             .with_context("status", status.to_string())
-            .with_context("answer", text.clone());
+            .with_context("answer", shown);
         Self {
             status: Some(status),
             text,
@@ -80,16 +83,27 @@ impl Failure {
 
     /// Whether it says who may do what, and nothing of the record that was asked about.
     pub(crate) fn is_of_credentials(&self) -> bool {
-        matches!(
-            self.error.kind(),
-            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
-        )
+        is_of_credentials(&self.error)
     }
 
     /// Whether a transaction failed because its session is no more.
     pub(crate) fn names_no_session(&self) -> bool {
         self.is(409) && self.text.contains("invalid session")
     }
+
+    /// Whether a transaction failed because things are not as it says; one that its token does not
+    /// allow has the same status.
+    pub(crate) fn is_lost_race(&self) -> bool {
+        self.is(409) && !self.names_no_session() && !self.is_of_credentials()
+    }
+}
+
+/// See [`Failure::is_of_credentials`].
+pub(crate) fn is_of_credentials(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
+    )
 }
 
 impl From<Failure> for Error {
@@ -114,6 +128,8 @@ pub(crate) fn kind(status: u16, text: &str, token: bool) -> ErrorKind {
         404 => ErrorKind::NotFound,
         405 | 501 => ErrorKind::Unsupported,
         408 | 504 => ErrorKind::TimedOut,
+        409 if text.contains("Permission denied") && !token => ErrorKind::Unauthenticated,
+        409 if text.contains("Permission denied") => ErrorKind::PermissionDenied,
         // A transaction was rolled back: a race with another writer, to be tried again.
         409 | 412 => ErrorKind::Unavailable,
         429 => ErrorKind::ResourceExhausted,
@@ -153,6 +169,11 @@ mod tests {
             (405, "method GET not allowed", K::Unsupported),
             (408, "", K::TimedOut),
             (409, "key exists", K::Unavailable),
+            (
+                409,
+                r#"{"Errors":[{"OpIndex":0,"What":"Permission denied"}]}"#,
+                K::PermissionDenied,
+            ),
             (412, "", K::Unavailable),
             (413, "Request body too large", K::InvalidArgument),
             (415, "", K::InvalidArgument),
@@ -193,8 +214,24 @@ mod tests {
             assert_eq!(error.kind(), meant);
             assert!(error.to_string().contains(&status.to_string()), "{error}");
         }
-        let anonymous = kind(403, "Permission denied", false);
-        assert_eq!(anonymous, K::Unauthenticated, "there is no token at all");
+        for status in [403, 409] {
+            let anonymous = kind(status, "Permission denied", false);
+            assert_eq!(anonymous, K::Unauthenticated, "there is no token at all");
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_is_not_allowed_or_has_no_session_has_not_lost_a_race() {
+        let long = "k".repeat(1_000);
+        let refused = |what: &str| {
+            let text =
+                format!(r#"{{"Errors":[{{"What":"key {long} exists"}},{{"What":"{what}"}}]}}"#);
+            Failure::refused("transaction", 409, &text, true)
+        };
+        assert!(refused("index is stale").is_lost_race());
+        assert!(!refused("Permission denied").is_lost_race());
+        let ended = refused("invalid session \"x\"");
+        assert!(ended.names_no_session() && !ended.is_lost_race());
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub(crate) async fn acquire(
                 let sequence = value.sequence;
                 return Ok(Held { index, sequence });
             }
-            Err(failure) if failure.is(409) && !failure.names_no_session() => {}
+            Err(failure) if failure.is_lost_race() => {}
             Err(failure) => return Err(failure.into()),
         }
         there = agent.key(key).await?;
@@ -126,8 +126,10 @@ pub(crate) async fn acquire(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Chain {
     Whole,
-    /// Earlier writes of the same life are no more: the key was deleted, or the store was set back.
+    /// Earlier writes of the same life are no more, as the store was set back.
     Cut,
+    /// Nothing was written: there is no key any more. It is free, and this life's to take.
+    Gone,
 }
 
 /// Writes the load of `life`, as the next in the chain that `held` is the end of.
@@ -157,7 +159,7 @@ pub(crate) async fn publish(
                 *held = Held { index, sequence };
                 return Ok(chain);
             }
-            Err(failure) if failure.is(409) && !failure.names_no_session() => {}
+            Err(failure) if failure.is_lost_race() => {}
             Err(failure) => return Err(failure.into()),
         }
         match agent.key(key).await? {
@@ -182,11 +184,7 @@ pub(crate) async fn publish(
                     ));
                 }
             },
-            // Somebody has deleted the key of a living session: it is free, and this life's to take.
-            None => {
-                *held = acquire(agent, key, session, value, &[]).await?;
-                return Ok(Chain::Cut);
-            }
+            None => return Ok(Chain::Gone),
         }
     }
     Err(Refusal::Failed(contended(key)))
@@ -207,7 +205,7 @@ pub(crate) async fn release(agent: &Agent, key: &str, release: &Release) -> Resu
             .await
         {
             Ok(_) => return Ok(()),
-            Err(failure) if failure.is(409) => {}
+            Err(failure) if failure.is_lost_race() => {}
             Err(failure) => return Err(failure.into()),
         }
     }

@@ -4,20 +4,27 @@
 //! clients see its end as one loss and not as many.
 
 mod beat;
+mod ghost;
+mod pass;
+mod trouble;
+mod write;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use self::ghost::Ghost;
 use crate::agent::Agent;
 use crate::config::Config;
+use crate::doubt::Doubts;
 use crate::life::Life;
 use crate::paths::Names;
 use crate::session::{Link, Session};
+use crate::wire::Registration;
 
 /// For so long after a call was given up, what it would have done is looked for. Longer than any
 /// pause of an agent that its servers would not notice.
@@ -42,7 +49,10 @@ struct Shared {
     wanted: watch::Sender<Wanted>,
     /// When the beat began that ended last.
     beaten: watch::Sender<Option<Instant>>,
+    /// The first ghost has come.
+    haunted: Notify,
     kept: Mutex<Kept>,
+    doubts: Doubts,
 }
 
 /// What the task is asked for, beyond its own rhythm.
@@ -62,14 +72,6 @@ struct Kept {
     ghosts: Vec<Ghost>,
 }
 
-/// What was released while a call for it may still be on its way.
-#[derive(Clone, Debug)]
-struct Ghost {
-    names: Names,
-    life: Incarnation,
-    until: Instant,
-}
-
 impl fmt::Debug for Heart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Heart")
@@ -86,7 +88,9 @@ impl Heart {
             link: watch::Sender::new(Link::default()),
             wanted: watch::Sender::new(Wanted::default()),
             beaten: watch::Sender::new(None),
+            haunted: Notify::new(),
             kept: Mutex::default(),
+            doubts: Doubts::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -134,22 +138,57 @@ impl Heart {
         })
     }
 
-    /// Passes the check of `life` from now on, in time with all others.
-    pub(crate) fn keep(&self, life: &Arc<Life>) {
+    /// Passes the check of `life` from now on, in time with all others; unless its session is no
+    /// more the handle's, whose end was told to those alone that were kept then.
+    pub(crate) fn keep(&self, life: &Arc<Life>) -> Result<()> {
         let mut kept = self.shared.kept();
         kept.lives.retain(|life| life.strong_count() > 0);
         kept.lives.push(Arc::downgrade(life));
         drop(kept);
+        let link = self.shared.link.borrow();
+        if !link.session.as_ref().is_some_and(|s| s.id == life.session) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the session has just ended",
+            ));
+        }
+        drop(link);
         let align = Some(Instant::now() + ALIGN);
         self.shared
             .wanted
             .send_modify(|wanted| wanted.align = align);
+        Ok(())
+    }
+
+    /// Nothing more is done for `life`, which is being removed. Returns whether something that was
+    /// begun for it before may yet be carried out.
+    pub(crate) fn forsake(&self, life: Incarnation) -> bool {
+        for kept in self.shared.lives() {
+            if kept.incarnation == life {
+                kept.end("it is being removed", None);
+            }
+        }
+        self.doubts().concern(life)
+    }
+
+    /// What was begun and may yet be carried out.
+    pub(crate) fn doubts(&self) -> &Doubts {
+        &self.shared.doubts
+    }
+
+    /// Tells the agent of `life` again; see [`Shared::write`].
+    pub(crate) async fn write(&self, life: &Life, new: Option<Arc<Registration>>) -> Result<()> {
+        Ok(self.shared.write(life, new).await?)
     }
 
     /// Sees to it that nothing comes of calls for `life` that were given up.
     pub(crate) fn lay(&self, names: Names, life: Incarnation) {
-        let until = Instant::now() + DOUBT;
-        self.shared.kept().ghosts.push(Ghost { names, life, until });
+        self.doubts().hand_over(life);
+        self.shared.haunt(Ghost {
+            names,
+            life,
+            until: Instant::now() + DOUBT,
+        });
     }
 
     /// Asks for proof that the session lives.
@@ -183,7 +222,8 @@ impl Heart {
                 .borrow_and_update()
                 .is_some_and(|began| began >= asked)
             {
-                return Err(failure.unwrap_or_else(|| {
+                let cause = failure.or_else(|| self.shared.link.borrow().cause.clone());
+                return Err(cause.unwrap_or_else(|| {
                     Error::new(ErrorKind::Unavailable, "the session could not be renewed")
                 }));
             }

@@ -5,6 +5,7 @@ mod agent;
 mod builder;
 mod codec;
 mod config;
+mod doubt;
 mod driver;
 mod error;
 mod fence;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation};
 use tokio::sync::watch;
@@ -20,6 +21,8 @@ pub(crate) struct Life {
     pub(crate) session: Arc<str>,
     /// One writer at a time, so that its writes are a chain.
     pub(crate) held: tokio::sync::Mutex<Held>,
+    /// One registration at a time, so that the later one stands.
+    pub(crate) writing: tokio::sync::Mutex<()>,
     pulse: Mutex<Pulse>,
     gone: watch::Sender<Option<Error>>,
     written: Mutex<Written>,
@@ -54,6 +57,7 @@ impl Life {
             incarnation,
             session,
             held: tokio::sync::Mutex::new(held),
+            writing: tokio::sync::Mutex::default(),
             pulse: Mutex::new(Pulse {
                 passed,
                 failure: None,
@@ -70,6 +74,16 @@ impl Life {
     pub(crate) fn pulse(&self) -> (Instant, Option<Error>) {
         let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
         (pulse.passed, pulse.failure.clone())
+    }
+
+    /// Whether the check wants a pass between two rhythmic beats: the last one is older than
+    /// `fresh`, or has failed in a way that another attempt may cure.
+    pub(crate) fn wants_a_pass(&self, fresh: Duration) -> bool {
+        let (passed, failure) = self.pulse();
+        failure.map_or_else(
+            || passed.elapsed() >= fresh,
+            |failure| failure.is_retryable(),
+        )
     }
 
     pub(crate) fn passed(&self, at: Instant) {

@@ -30,8 +30,11 @@ pub(crate) struct Stored {
 pub(crate) struct View {
     pub(crate) index: u64,
     pub(crate) resolved: Resolved,
-    pub(crate) loads: Vec<(InstanceId, Stored)>,
+    /// Who is there is known without them.
+    pub(crate) loads: Result<Loads>,
 }
+
+pub(crate) type Loads = Vec<(InstanceId, Stored)>;
 
 impl Reader {
     /// Reads the entries of `service` and, if asked to, their loads.
@@ -46,7 +49,7 @@ impl Reader {
             }
         };
         let (health, loads) = tokio::join!(entries, loads);
-        let (health, loads) = (health?, loads?);
+        let health = health?;
         Ok(View {
             index: health.index,
             resolved: resolve(service, &health.entries),
@@ -55,11 +58,7 @@ impl Reader {
     }
 
     /// Reads what the owners of `service` have written; what cannot be understood is nobody's.
-    pub(crate) async fn loads(
-        &self,
-        service: &ServiceName,
-        reading: Reading,
-    ) -> Result<Vec<(InstanceId, Stored)>> {
+    pub(crate) async fn loads(&self, service: &ServiceName, reading: Reading) -> Result<Loads> {
         let branch = branch(&self.root, service);
         let pairs = self.agent.keys(&branch, reading).await?;
         Ok(pairs
@@ -90,8 +89,9 @@ impl View {
             .values()
             .map(|present| present.entry.clone())
             .collect();
+        let loads = self.loads.as_deref().unwrap_or_default();
         for entry in &mut entries {
-            let stored = self.loads.iter().find(|(id, _)| id == entry.instance.id());
+            let stored = loads.iter().find(|(id, _)| id == entry.instance.id());
             let stored = stored.filter(|(_, stored)| stored.value.life == entry.incarnation);
             entry.load = stored.map(|(_, stored)| stored.value.load);
         }

@@ -16,7 +16,7 @@ pub(crate) struct Link {
     pub(crate) session: Option<Session>,
     /// Counts the attempts to create one, so that whoever waits sees the end of each.
     pub(crate) attempts: u64,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed to create one, or to renew it.
     pub(crate) cause: Option<Error>,
 }
 

@@ -15,7 +15,7 @@ use crate::agent::{Health, Reading};
 use crate::error::Failure;
 use crate::pace::{Pace, Share};
 use crate::paths::service_name;
-use crate::read::{Reader, Stored, View};
+use crate::read::{Loads, Reader, Stored, View};
 use crate::resolve::{Present, Resolved, resolve};
 
 /// So many changes may wait for the reader before the next query waits for it.
@@ -31,6 +31,9 @@ const SHARE: u32 = 5;
 /// So much of that time may be taken at once: what follows on a quiet time is read without delay.
 const SAVED: Duration = Duration::from_millis(50);
 
+/// Loads that could not be read for a reason that waiting rarely cures are read again no sooner.
+const PERMANENT_RETRY: Duration = Duration::from_secs(1);
+
 /// How a service is followed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Following {
@@ -41,7 +44,7 @@ pub(crate) struct Following {
 }
 
 type Query<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Poll = Query<Result<Vec<(InstanceId, Stored)>>>;
+type Poll = Query<Result<Loads>>;
 
 /// Reads `service` and follows it, without a gap: the next query continues at the index of the list.
 pub(crate) async fn subscribe(
@@ -56,18 +59,23 @@ pub(crate) async fn subscribe(
     let View {
         resolved, loads, ..
     } = view;
-    let follower = Follower {
+    let mut follower = Follower {
         reader: Arc::clone(reader),
         service: service.clone(),
         following,
         revision,
         resolved,
-        loads: loads.into_iter().collect(),
+        loads: BTreeMap::new(),
         poll_at: following.poll.map(|poll| Instant::now() + poll),
+        unread: false,
         pace: Pace::new(BURST, INTERVAL, Instant::now()),
         share: Share::new(SHARE, SAVED, Instant::now()),
         changes: sender,
     };
+    match loads {
+        Ok(loads) => follower.loads = loads.into_iter().collect(),
+        Err(cause) => follower.miss_loads(&cause),
+    }
     let updates = Followed::new(changes, follower.run());
     Ok(Subscription::new(listing, Box::new(updates)))
 }
@@ -82,6 +90,8 @@ struct Follower {
     resolved: Resolved,
     loads: BTreeMap<InstanceId, Stored>,
     poll_at: Option<Instant>,
+    /// That loads cannot be read has been said.
+    unread: bool,
     pace: Pace,
     share: Share,
     changes: mpsc::Sender<Update>,
@@ -110,8 +120,11 @@ impl Follower {
                 }
                 loads = finished(polling.as_mut()) => {
                     polling = None;
-                    self.take_loads(loads?).await?;
                     self.poll_at = self.following.poll.map(|poll| Instant::now() + poll);
+                    match loads {
+                        Ok(loads) => self.take_loads(loads).await?,
+                        Err(cause) => self.miss_loads(&cause),
+                    }
                 }
                 () = due(poll_at) => polling = Some(self.poll()),
             }
@@ -158,7 +171,7 @@ impl Follower {
             entry.load = stored
                 .filter(|value| value.life == entry.incarnation)
                 .map(|value| value.load);
-            if entry.load.is_none() && self.poll_at.is_some() {
+            if entry.load.is_none() && self.poll_at.is_some() && !self.unread {
                 self.poll_at = Some(Instant::now());
             }
             changes.push(Change::Put(entry));
@@ -205,15 +218,23 @@ impl Follower {
         // Who leaves gives up the id before the service: where the fence still stands, the agent
         // has forgotten the service or somebody else has removed it, and its owner lives.
         let fences = if vanished.iter().any(|(_, present)| present.ours) {
-            self.reader.loads(&self.service, Reading::Leader).await?
+            let fences = self.reader.loads(&self.service, Reading::Leader).await;
+            if let Err(cause) = &fences {
+                tracing::debug!(service = %self.service, %cause, "how they went is not known");
+            }
+            fences
         } else {
-            Vec::new()
+            Ok(Vec::new())
         };
         for (id, present) in vanished {
             let life = present.entry.incarnation;
             let owned =
                 |(owner, stored): &(InstanceId, Stored)| owner == id && stored.value.life == life;
-            let departure = if present.ours && fences.iter().any(owned) {
+            // Where that cannot be known, nobody has announced it.
+            let lives = fences
+                .as_ref()
+                .map_or(true, |fences| fences.iter().any(owned));
+            let departure = if present.ours && lives {
                 Departure::Unannounced
             } else {
                 Departure::Graceful
@@ -223,9 +244,21 @@ impl Follower {
         Ok(changes)
     }
 
+    /// Keeps the loads that are known: who is there does not depend on them.
+    fn miss_loads(&mut self, cause: &Error) {
+        if !std::mem::replace(&mut self.unread, true) {
+            tracing::warn!(service = %self.service, %cause, "loads not read; trying again");
+        }
+        if !cause.is_retryable() {
+            let soonest = Instant::now() + PERMANENT_RETRY;
+            self.poll_at = self.poll_at.map(|poll| poll.max(soonest));
+        }
+    }
+
     /// Tells of loads that were written since. Any server may have answered, so what is older than
     /// what was seen is passed over.
-    async fn take_loads(&mut self, loads: Vec<(InstanceId, Stored)>) -> Result<()> {
+    async fn take_loads(&mut self, loads: Loads) -> Result<()> {
+        self.unread = false;
         let mut changes = Vec::new();
         let mut seen = std::mem::take(&mut self.loads);
         for (id, stored) in loads {
