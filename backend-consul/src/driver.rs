@@ -330,7 +330,7 @@ impl Driver for ConsulDriver {
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
         let view = self.reader.view(service, true).await?;
-        Ok(view.listing(Revision::new(0, view.index)))
+        Ok(view.listing(Revision::new(1, view.index)))
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {

@@ -10,7 +10,8 @@ use crate::{Incarnation, Instance, InstanceId, ServiceName, Timestamp};
 /// Where in a registry's history a snapshot stands.
 ///
 /// Within one epoch a larger counter is later. Another epoch is another history (a restored, wiped
-/// or replaced registry), and counters of two epochs cannot be compared.
+/// or replaced registry), and counters of two epochs cannot be compared. Epoch 0 is that of a registry
+/// in which nothing has begun yet: what follows it is the beginning, not another history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Revision {
     epoch: u64,
