@@ -87,7 +87,8 @@ pub enum Standing {
     /// The registry lists it.
     Registered,
     /// The registry stopped listing it, together with so many others and so suddenly that the
-    /// registry is the likelier culprit. It is ranked last, and dropped after a grace period.
+    /// registry is the likelier culprit. Clients leave it out while enough others remain, and it is
+    /// dropped after a grace period.
     Suspect {
         /// When it went missing.
         since: Timestamp,

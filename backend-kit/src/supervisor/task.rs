@@ -92,7 +92,7 @@ impl<D: Driver> Task<D> {
         let subscription = bounded(self.timings.list_timeout, call).await?;
         let listing = subscription.listing;
         if listing.revision.is_before(self.table.revision()) {
-            let (before, since) = self.older_listings.unwrap_or((0, Instant::now()));
+            let (before, since) = self.older_listings.unwrap_or_else(|| (0, Instant::now()));
             self.older_listings = Some((before + 1, since));
             if before + 1 < OLDER_LISTINGS_BELIEVED || since.elapsed() < OLDER_LISTINGS_LAST {
                 return Err(Error::new(

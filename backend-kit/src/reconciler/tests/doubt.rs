@@ -12,7 +12,7 @@ use crate::{Driver, Timings};
 /// Long enough for a call to be given up and for whatever was paced by the backoff.
 const SETTLED: u32 = 15;
 
-async fn until(what: impl Fn() -> bool) {
+async fn until(what: impl Fn() -> bool + Send + Sync) {
     let reached = async {
         while !what() {
             sleep(SECOND / 1_000).await;
