@@ -4,8 +4,11 @@
 //! ```text
 //! cargo run --example quickstart
 //! cargo run --example quickstart -- --registry memory://mine
-//! cargo run --example quickstart --features zk -- --registry zk://127.0.0.1:2181/mine
+//! cargo run --example quickstart --features zk -- --registry zk://127.0.0.1:2181/mine?load_interval=1s
 //! ```
+//!
+//! Whatever the registry, each change of load is to be published within the interval: hence the
+//! option, as small changes take longer by default.
 //!
 //! It ends by itself, prints what it has shown, and exits with an error if any of it does not
 //! hold.

@@ -346,7 +346,7 @@ impl Driver for ConsulDriver {
             }
             tracing::debug!(%service, %cause, "listed without loads");
         }
-        Ok(view.listing(Revision::new(0, view.index)))
+        Ok(view.listing(Revision::new(1, view.index)))
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {

@@ -15,11 +15,28 @@ pub(crate) struct Histories {
     known: Mutex<HashMap<ServiceName, Known>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Known {
     epoch: u64,
     index: u64,
     older: u32,
+}
+
+impl Known {
+    const fn of(epoch: u64) -> Self {
+        Self {
+            epoch,
+            index: 0,
+            older: 0,
+        }
+    }
+}
+
+/// None that was known came before it.
+impl Default for Known {
+    fn default() -> Self {
+        Self::of(1)
+    }
 }
 
 impl Histories {
@@ -48,10 +65,7 @@ impl Histories {
             .with_context("index", index.to_string())
             .with_context("seen", known.index.to_string()));
         } else {
-            *known = Known {
-                epoch: known.epoch + 1,
-                ..Known::default()
-            };
+            *known = Known::of(known.epoch + 1);
         }
         known.index = index;
         Ok(Revision::new(known.epoch, index))

@@ -2,19 +2,18 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use plimsoll_discovery_api::{
-    Capabilities, Error, Incarnation, Instance, Member, PublishedLoad, Registration, Registry,
-    Result, Rng, ServiceName, Snapshot, Timestamp, Watch,
+    Capabilities, Error, Instance, Member, PublishedLoad, Registration, Registry, Result, Rng,
+    ServiceName, Snapshot, Timestamp, Watch,
 };
 use tokio::time::Instant;
 
 use crate::lifeline::Lifeline;
 use crate::reconciler::{self, bounded};
 use crate::supervisor::Supervisors;
-use crate::{Driver, Interest, Listing, Record};
+use crate::{Driver, Interest, Listing};
 
 /// A [`Registry`] over a [`Driver`].
 ///
@@ -63,9 +62,7 @@ impl<D: Driver> Backend<D> {
     }
 
     fn named(&self, operation: &'static str, error: Error) -> Error {
-        error
-            .with_backend(self.driver.capabilities().backend)
-            .with_operation(operation)
+        reconciler::named(&*self.driver, operation, error)
     }
 }
 
@@ -77,15 +74,7 @@ impl<D: Driver> Registry for Backend<D> {
     }
 
     async fn register(&self, instance: Instance) -> Result<Registration> {
-        let sample = Record::new(
-            Arc::new(instance.clone()),
-            Incarnation::from_bits(u128::MAX),
-            SystemTime::now(),
-            0,
-        );
-        self.driver
-            .check(&sample)
-            .map_err(|e| self.named("register", e))?;
+        reconciler::check(&*self.driver, &instance).map_err(|e| self.named("register", e))?;
         let lifeline = self.lifeline.clone();
         Ok(reconciler::spawn(
             Arc::clone(&self.driver),
@@ -106,10 +95,11 @@ impl<D: Driver> Registry for Backend<D> {
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         let call = self.driver.list(service);
         let listing = bounded(self.driver.timings().list_timeout, call).await;
-        Ok(snapshot(
-            service.clone(),
-            listing.map_err(|e| self.named("list", e))?,
-        ))
+        let of = |e: Error| {
+            self.named("list", e)
+                .with_context("service", service.as_str())
+        };
+        Ok(snapshot(service.clone(), listing.map_err(of)?))
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {

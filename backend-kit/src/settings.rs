@@ -21,12 +21,17 @@ pub fn invalid_setting(name: &'static str, value: &str, why: &str) -> Error {
 /// # Errors
 /// [`InvalidConfig`](ErrorKind::InvalidConfig) if it is none of these; port 0 is none.
 pub fn read_host(name: &'static str, text: &str, default_port: u16) -> Result<String> {
-    let bad = || invalid_setting(name, text, "is not `host`, `host:port` or `[v6]:port`");
+    let why = "is not `host`, `host:port` or `[v6]:port`";
+    if text.contains('@') {
+        // What stands before it may be a password.
+        return Err(invalid_setting(name, "(not shown)", why));
+    }
+    let bad = || invalid_setting(name, text, why);
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         _ => (text, None),
     };
-    let plain = !host.is_empty() && !host.contains(['/', ',', '@', '?', '#', ' ', '%', '\\']);
+    let plain = !host.is_empty() && !host.contains(['/', ',', '?', '#', ' ', '%', '\\']);
     let bracketed = host.starts_with('[') && host.ends_with(']');
     if !plain || host.contains(':') && !bracketed {
         return Err(bad());
@@ -81,6 +86,12 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{bad:?}");
             assert!(error.to_string().contains("host"), "{error}");
         }
+    }
+
+    #[test]
+    fn credentials_where_a_host_belongs_are_not_shown() {
+        let error = read_host("host", "root:hunter2@h", 7).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 
     #[test]

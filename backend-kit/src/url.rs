@@ -11,7 +11,8 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result};
 /// Where a registry is and how to use it.
 ///
 /// Like a URL of RFC 3986, but the authority may list several hosts. User and password are never
-/// shown by `Debug` or in an error.
+/// shown by `Debug` or in an error; what in them would end them (`/`, `?`, `#`, `@`) is
+/// percent-encoded.
 ///
 /// ```
 /// let url: plimsoll_backend_kit::RegistryUrl = "zk://h1:2181,h2:2181/root?session_timeout=10s".parse()?;
@@ -89,6 +90,14 @@ impl FromStr for RegistryUrl {
         if rest.contains('#') {
             return Err(invalid("a fragment (#) has no meaning here"));
         }
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        if rest[end..].contains('@') {
+            // Of a user or a password cut in two: neither half may be taken for anything else.
+            return Err(invalid(
+                "an @ behind the hosts; in a user, a password and anywhere else / is written %2F, \
+                 ? is %3F and @ is %40",
+            ));
+        }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (credentials, hosts) = match authority.rsplit_once('@') {
@@ -137,10 +146,8 @@ fn read_options(text: &str) -> Result<BTreeMap<String, String>> {
             .split_once('=')
             .ok_or_else(|| invalid("an option without a value").with_context("option", pair))?;
         let name = decode("option", name)?;
-        if options
-            .insert(name.clone(), decode("option", value)?)
-            .is_some()
-        {
+        let value = decode("value", value).map_err(|e| e.with_context("option", &*name))?;
+        if options.insert(name.clone(), value).is_some() {
             return Err(invalid("an option is given twice").with_context("option", name));
         }
     }
@@ -269,6 +276,8 @@ mod tests {
             ("zk://h?x=1&x=2", "twice (option: x)"),
             ("zk://h#f", "fragment"),
             ("zk://%FF", "UTF-8"),
+            ("zk://h?x=%FF", "option: x"),
+            ("zk://h/a@b", "%40"),
         ] {
             let error = text.parse::<RegistryUrl>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
@@ -298,9 +307,18 @@ mod tests {
             !shown.contains("hunter2") && !shown.contains("root"),
             "{shown}"
         );
-        let error = "etcd://root:hunter2%FF@h"
-            .parse::<RegistryUrl>()
-            .unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        for text in [
+            "etcd://root:hunter2%FF@h",
+            "etcd://root:hunter2/x@h",
+            "etcd://root:12/hunter2@h",
+            "etcd://root:x?hunter2@h",
+            "etcd://root:x?y=hunter2@h",
+            "etcd://root:hunter2#x@h",
+            "etcd://root:x@y/hunter2@h",
+        ] {
+            let error = text.parse::<RegistryUrl>().unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains("hunter2"), "{text}: {shown}");
+        }
     }
 }

@@ -9,6 +9,10 @@ use tokio::sync::{broadcast, watch};
 
 use crate::faults::{Mode, Plan};
 
+/// Names that nobody registers under or watches any more are forgotten once there are so many names, or
+/// twice as many as were left by the last time.
+const NAMES: usize = 64;
+
 /// A subscriber that falls behind by more than this many changes reads everything again.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -23,12 +27,17 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Content {
     epoch: u64,
+    /// Of the latest change to any service, so that no service goes back when it was forgotten.
+    counter: u64,
     services: HashMap<ServiceName, Service>,
+    /// The number of names at which those without use are looked for.
+    sweep_at: usize,
     pub(crate) plan: Plan,
 }
 
 #[derive(Debug)]
 struct Service {
+    /// Of its latest change.
     counter: u64,
     slots: BTreeMap<String, Slot>,
     events: broadcast::Sender<Update>,
@@ -44,11 +53,19 @@ struct Slot {
     alive: Arc<watch::Sender<()>>,
 }
 
+impl Service {
+    fn is_in_use(&self) -> bool {
+        !self.slots.is_empty() || self.events.receiver_count() > 0
+    }
+}
+
 impl Store {
     pub(crate) fn new() -> Self {
         let content = Content {
             epoch: 1,
+            counter: 0,
             services: HashMap::new(),
+            sweep_at: NAMES,
             plan: Plan::default(),
         };
         Self {
@@ -68,10 +85,15 @@ pub(crate) type Alive = watch::Receiver<()>;
 
 impl Content {
     fn service(&mut self, name: &ServiceName) -> &mut Service {
+        if self.services.len() >= self.sweep_at && !self.services.contains_key(name) {
+            self.services.retain(|_, service| service.is_in_use());
+            self.sweep_at = NAMES.max(2 * self.services.len());
+        }
+        let counter = self.counter;
         self.services
             .entry(name.clone())
             .or_insert_with(|| Service {
-                counter: 0,
+                counter,
                 slots: BTreeMap::new(),
                 events: broadcast::Sender::new(EVENT_BACKLOG),
             })
@@ -265,11 +287,10 @@ impl Content {
     }
 
     fn announce(&mut self, name: &ServiceName, change: Change) {
-        let epoch = self.epoch;
+        self.counter += 1;
+        let revision = Revision::new(self.epoch, self.counter);
         let service = self.service(name);
-        let follows = service.counter;
-        service.counter += 1;
-        let revision = Revision::new(epoch, service.counter);
+        let follows = std::mem::replace(&mut service.counter, revision.counter());
         let update = Update::new(revision, change).following(follows);
         let events = service.events.clone();
         if self.plan.events_to_drop > 0 {
@@ -284,7 +305,9 @@ impl Content {
     pub(crate) fn revision(&self, service: &ServiceName) -> Revision {
         Revision::new(
             self.epoch,
-            self.services.get(service).map_or(0, |s| s.counter),
+            self.services
+                .get(service)
+                .map_or(self.counter, |s| s.counter),
         )
     }
 
@@ -343,4 +366,37 @@ fn read(service: &ServiceName, key: &str, slot: &Slot) -> Result<Entry, Skipped>
     entry.registered_at = decoded.registered_at;
     entry.load = slot.load;
     Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> ServiceName {
+        format!("s{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn names_out_of_use_are_forgotten_and_none_goes_back() {
+        let store = Store::new();
+        let mut content = store.lock();
+        let life = Incarnation::from_bits(1);
+        let kept = name(0);
+        content.plant(&kept, "a", Vec::new(), life);
+        let watched = name(1);
+        let _watch = content.subscribe(&watched);
+        let left = name(2);
+        content.plant(&left, "a", Vec::new(), life);
+        content.remove(&left, "a", Departure::Graceful);
+        let seen = content.revision(&left);
+        for number in 3..10_000 {
+            drop(content.subscribe(&name(number)));
+        }
+        assert!(content.services.len() <= 2 * NAMES);
+        assert!(content.services.contains_key(&kept) && content.services.contains_key(&watched));
+        assert!(!content.services.contains_key(&left));
+        assert!(!content.revision(&left).is_before(seen));
+        drop(content.subscribe(&left));
+        assert!(!content.revision(&left).is_before(seen));
+    }
 }

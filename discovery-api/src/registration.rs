@@ -204,11 +204,12 @@ impl Registration {
     }
 
     /// Replaces what the instance says of itself (weight, metadata, status, …), within the same
-    /// incarnation. Recorded at once, written as soon as the registry can be reached.
+    /// incarnation. Recorded at once, written as soon as the registry can be reached. Whatever the
+    /// registry answers is logged, and it is tried again until it is written or replaced.
     ///
     /// # Errors
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if service, id or address differ: that is
-    /// another server. [`Closed`](ErrorKind::Closed) after deregistration.
+    /// another server; or if the registry could not hold what it says. [`Closed`](ErrorKind::Closed) after deregistration.
     pub fn update(&self, instance: Instance) -> Result<()> {
         self.control.update(instance)
     }

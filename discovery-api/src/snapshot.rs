@@ -10,7 +10,8 @@ use crate::{Incarnation, Instance, InstanceId, ServiceName, Timestamp};
 /// Where in a registry's history a snapshot stands.
 ///
 /// Within one epoch a larger counter is later. Another epoch is another history (a restored, wiped
-/// or replaced registry), and counters of two epochs cannot be compared.
+/// or replaced registry), and counters of two epochs cannot be compared. Epoch 0 is that of a registry
+/// in which nothing has begun yet: what follows it is the beginning, not another history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Revision {
     epoch: u64,
@@ -86,7 +87,8 @@ pub enum Standing {
     /// The registry lists it.
     Registered,
     /// The registry stopped listing it, together with so many others and so suddenly that the
-    /// registry is the likelier culprit. It is ranked last, and dropped after a grace period.
+    /// registry is the likelier culprit. Clients leave it out while enough others remain, and it is
+    /// dropped after a grace period.
     Suspect {
         /// When it went missing.
         since: Timestamp,

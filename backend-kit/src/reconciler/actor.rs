@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::hold::{Holding, HoldingEnd};
-use super::{Desired, FlushReply, Removal, not_live};
+use super::{Desired, FlushReply, Removal, named, not_live};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
 use crate::lifeline::LifelineEnd;
@@ -33,10 +33,11 @@ pub(super) struct Parts<D> {
     pub(super) rng: Rng,
 }
 
-/// A record that was obtained, and what was written of it.
-struct Claimed<D: Driver> {
-    claim: Arc<D::Claim>,
-    record: Record,
+/// A record that was obtained, what was written of it, and when that began.
+pub(super) struct Claimed<D: Driver> {
+    pub(super) claim: Arc<D::Claim>,
+    pub(super) record: Record,
+    pub(super) started: Instant,
 }
 
 pub(super) struct Actor<D: Driver> {
@@ -68,14 +69,13 @@ impl<D: Driver> Actor<D> {
     pub(super) async fn run(mut self) {
         let mut not_before = Instant::now();
         let claim = loop {
-            let Some(Claimed { claim, record }) = self.obtain(not_before).await else {
+            let Some(claimed) = self.obtain(not_before).await else {
                 break None;
             };
             self.was_live = true;
-            let incarnation = record.incarnation;
+            let (claim, incarnation) = (Arc::clone(&claimed.claim), claimed.record.incarnation);
             let in_doubt = std::mem::take(&mut self.in_doubt);
-            let holding = Holding::new(&mut self.parts, Arc::clone(&claim), record, in_doubt);
-            let end = holding.run().await;
+            let end = Holding::new(&mut self.parts, claimed, in_doubt).run().await;
             self.former.push(incarnation);
             if self.former.len() > FORMER_LIVES {
                 self.former.remove(0);
@@ -108,6 +108,7 @@ impl<D: Driver> Actor<D> {
             let load = self.parts.gauge.get();
             let record = Record::new(instance, incarnation, SystemTime::now(), load);
             // Not cut short when given up: the reply tells what there is to remove.
+            let started = Instant::now();
             let driver = Arc::clone(&self.parts.driver);
             let cause = match self.parts.call(driver.claim(&record, &self.former)).await {
                 Ok(claim) => {
@@ -116,9 +117,10 @@ impl<D: Driver> Actor<D> {
                     return Some(Claimed {
                         claim: Arc::new(claim),
                         record,
+                        started,
                     });
                 }
-                Err(cause) => cause,
+                Err(cause) => named(&*driver, "register", cause),
             };
             self.in_doubt |= cause.is_retryable();
             let delay = self.delay_after(&cause);
@@ -167,6 +169,7 @@ impl<D: Driver> Actor<D> {
             let Err(cause) = self.parts.call(driver.release(&release, claim)).await else {
                 break;
             };
+            let cause = named(&*driver, "deregister", cause);
             tracing::debug!(id = %release.id, %cause, "removal failed");
             let mut delay = attempts.failed(&mut self.parts.rng);
             if !cause.is_retryable() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use plimsoll_discovery_api::{Error, ErrorKind, Instance, RegistrationState, Result};
 use tokio::time::{Instant, sleep_until};
 
-use super::actor::{Parts, bounded};
-use super::{FlushReply, not_live};
+use super::actor::{Claimed, Parts, bounded};
+use super::{FlushReply, named, not_live};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::{Driver, Record, Throttle};
 
@@ -48,7 +48,8 @@ pub(super) struct Holding<'a, D: Driver> {
     renewals: Attempts,
     renew_at: Instant,
     written: Record,
-    /// What stands in the registry may be older than `written`.
+    /// What stands in the registry may be other than `written`: older, or of an update that was
+    /// given up and applied all the same.
     in_doubt: bool,
     /// Since when this life is held, if an earlier attempt to claim it was given up: should the
     /// record be lost unseen, that attempt may still put it back as it was long ago.
@@ -64,17 +65,21 @@ pub(super) struct Holding<'a, D: Driver> {
 impl<'a, D: Driver> Holding<'a, D> {
     pub(super) fn new(
         parts: &'a mut Parts<D>,
-        claim: Arc<D::Claim>,
-        written: Record,
+        claimed: Claimed<D>,
         claimed_in_doubt: bool,
     ) -> Self {
         let now = Instant::now();
+        let Claimed {
+            claim,
+            record: written,
+            started,
+        } = claimed;
         let phase = parts.rng.next_f64();
         let throttle = Throttle::new(parts.timings.load, written.load, now, phase);
         let renewals = Attempts::new(parts.timings.backoff);
         let mut holding = Self {
             claim,
-            confirmed: now,
+            confirmed: started,
             failing: None,
             renewals,
             renew_at: now,
@@ -94,6 +99,9 @@ impl<'a, D: Driver> Holding<'a, D> {
     }
 
     pub(super) async fn run(mut self) -> HoldingEnd {
+        if self.parts.desired.borrow().given_up {
+            return HoldingEnd::GivenUp;
+        }
         self.parts.show(RegistrationState::Live {
             incarnation: self.written.incarnation,
         });
@@ -105,6 +113,7 @@ impl<'a, D: Driver> Holding<'a, D> {
                 return HoldingEnd::GivenUp;
             }
             self.notice_a_lapse();
+            self.refuse_flushes_unless_sound();
             self.start_what_is_due();
             let wake = self.next_wake();
             let listens = self.listens_to_load();
@@ -113,7 +122,7 @@ impl<'a, D: Driver> Holding<'a, D> {
                 changed = self.parts.desired.changed() => if changed.is_err() {
                     return HoldingEnd::GivenUp;
                 },
-                cause = &mut lost => return HoldingEnd::Lost(cause),
+                cause = &mut lost => return HoldingEnd::Lost(named(&*driver, "hold", cause)),
                 result = finished(self.lifecycle.as_mut().map(|l| &mut l.call)) => {
                     if let Err(cause) = self.lifecycle_ended(result) {
                         return HoldingEnd::Lost(cause);
@@ -196,12 +205,18 @@ impl<'a, D: Driver> Holding<'a, D> {
         let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
         let limit = self.parts.timings.call_timeout;
         let call: Call = match &updating {
-            None => Box::pin(async move { bounded(limit, driver.renew(&claim)).await }),
+            None => Box::pin(async move {
+                let renewed = bounded(limit, driver.renew(&claim)).await;
+                renewed.map_err(|e| named(&*driver, "renew", e))
+            }),
             Some(instance) => {
                 let mut record = self.written.clone();
                 record.instance = Arc::clone(instance);
                 record.load = self.parts.gauge.get();
-                Box::pin(async move { bounded(limit, driver.update(&claim, &record)).await })
+                Box::pin(async move {
+                    let updated = bounded(limit, driver.update(&claim, &record)).await;
+                    updated.map_err(|e| named(&*driver, "update", e))
+                })
             }
         };
         self.lifecycle = Some(Lifecycle {
@@ -215,7 +230,10 @@ impl<'a, D: Driver> Holding<'a, D> {
         let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
         let limit = self.parts.timings.call_timeout;
         let load = self.parts.gauge.get();
-        let call = Box::pin(async move { bounded(limit, driver.publish(&claim, load)).await });
+        let call = Box::pin(async move {
+            let published = bounded(limit, driver.publish(&claim, load)).await;
+            published.map_err(|e| named(&*driver, "publish", e))
+        });
         let waiters = std::mem::take(&mut self.waiters);
         self.publishing = Some(Publishing {
             call,
@@ -253,6 +271,8 @@ impl<'a, D: Driver> Holding<'a, D> {
                 match updating {
                     Some(_) => {
                         tracing::warn!(%cause, "attributes not written; trying again");
+                        // It may have been, and what is wanted by then may be what was before.
+                        self.in_doubt = true;
                         self.update_at = Instant::now() + delay;
                     }
                     None => {
@@ -317,6 +337,15 @@ impl<'a, D: Driver> Holding<'a, D> {
         }
     }
 
+    /// Whoever waits is told at once, as whoever comes is.
+    fn refuse_flushes_unless_sound(&mut self) {
+        if !self.is_sound() {
+            for waiter in self.waiters.drain(..) {
+                let _gone = waiter.send(Err(not_live()));
+            }
+        }
+    }
+
     fn publishing_ended(&mut self, result: Result<()>) {
         let Some(Publishing { load, waiters, .. }) = self.publishing.take() else {
             return;
@@ -325,8 +354,16 @@ impl<'a, D: Driver> Holding<'a, D> {
         match &result {
             Ok(()) => self.throttle.wrote(load, now),
             Err(cause) => {
-                tracing::debug!(%cause, load, "load not published");
-                self.publish_not_before = now + self.parts.timings.load.min_interval;
+                let pause = if cause.is_retryable() {
+                    tracing::debug!(%cause, load, "load not published");
+                    self.parts.timings.backoff.base
+                } else {
+                    tracing::warn!(%cause, load, "load not published; trying again");
+                    PERMANENT_RETRY
+                };
+                self.publish_not_before = now + pause.max(self.parts.timings.load.min_interval);
+                // It may have been, and the load by then may be what it was before.
+                self.throttle.doubt();
                 if is_gone(cause) {
                     // A hint, not a verdict: ask.
                     self.renew_at = now;

@@ -19,18 +19,19 @@ mod hold;
 mod tests;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use plimsoll_discovery_api::{
-    Error, ErrorKind, Flush, Instance, LoadGauge, LoadHandle, Registration, RegistrationControl,
-    RegistrationState, Result, Rng,
+    Error, ErrorKind, Flush, Incarnation, Instance, LoadGauge, LoadHandle, Registration,
+    RegistrationControl, RegistrationState, Result, Rng,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Actor;
 pub(crate) use self::actor::bounded;
 use crate::lifeline::Lifeline;
-use crate::{Driver, Timings};
+use crate::{Driver, Record, Timings};
 
 /// What the user wants.
 #[derive(Clone, Debug)]
@@ -52,6 +53,20 @@ type FlushReply = oneshot::Sender<Result<()>>;
 /// Flush requests are answered within a call's time; more than this many callers wait their turn.
 const FLUSH_QUEUE: usize = 64;
 
+/// Whether the registry could ever take `instance`, whatever its life and its load.
+pub(crate) fn check<D: Driver>(driver: &D, instance: &Instance) -> Result<()> {
+    let life = Incarnation::from_bits(u128::MAX);
+    let largest = Record::new(Arc::new(instance.clone()), life, SystemTime::now(), 0);
+    driver.check(&largest)
+}
+
+/// Names who failed at what.
+pub(crate) fn named<D: Driver>(driver: &D, operation: &'static str, error: Error) -> Error {
+    error
+        .with_backend(driver.capabilities().backend)
+        .with_operation(operation)
+}
+
 /// Starts the actor for `instance`.
 pub(crate) fn spawn<D: Driver>(
     driver: Arc<D>,
@@ -71,7 +86,7 @@ pub(crate) fn spawn<D: Driver>(
     let (flushes, flushes_seen) = mpsc::channel(FLUSH_QUEUE);
     let actor = Actor::new(actor::Parts {
         timings,
-        driver,
+        driver: Arc::clone(&driver),
         desired: desired_seen,
         state,
         removal,
@@ -86,6 +101,7 @@ pub(crate) fn spawn<D: Driver>(
         states: states.clone(),
     });
     let control = Control {
+        driver,
         desired,
         removal: removal_seen,
         timings,
@@ -96,14 +112,15 @@ pub(crate) fn spawn<D: Driver>(
 
 /// The user's end of the actor.
 #[derive(Debug)]
-struct Control {
+struct Control<D: Driver> {
+    driver: Arc<D>,
     desired: watch::Sender<Desired>,
     removal: watch::Receiver<Removal>,
     timings: Timings,
     _lifeline: Lifeline,
 }
 
-impl Control {
+impl<D: Driver> Control<D> {
     fn give_up(&self) {
         self.desired
             .send_if_modified(|desired| !std::mem::replace(&mut desired.given_up, true));
@@ -111,13 +128,14 @@ impl Control {
 }
 
 #[async_trait]
-impl RegistrationControl for Control {
+impl<D: Driver> RegistrationControl for Control<D> {
     fn instance(&self) -> Arc<Instance> {
         Arc::clone(&self.desired.borrow().instance)
     }
 
     fn update(&self, instance: Instance) -> Result<()> {
         let mut result = Ok(());
+        let sound = check(&*self.driver, &instance);
         self.desired.send_if_modified(|desired| {
             if desired.given_up {
                 result = Err(closed());
@@ -125,13 +143,15 @@ impl RegistrationControl for Control {
                 let (is, was) = (instance.authority(), desired.instance.authority());
                 let why = "is of another server (service, id and address cannot be changed)";
                 result = Err(Error::invalid("instance", is, why).with_context("registered", was));
+            } else if let Err(cause) = sound {
+                result = Err(cause);
             } else if *desired.instance != instance {
                 desired.instance = Arc::new(instance);
                 return true;
             }
             false
         });
-        result.map_err(|e| e.with_operation("update"))
+        result.map_err(|e| named(&*self.driver, "update", e))
     }
 
     async fn deregister(&self) -> Result<()> {
@@ -157,11 +177,11 @@ impl RegistrationControl for Control {
                 }
             }
         };
-        Err(error.with_operation("deregister"))
+        Err(named(&*self.driver, "deregister", error))
     }
 }
 
-impl Drop for Control {
+impl<D: Driver> Drop for Control<D> {
     fn drop(&mut self) {
         self.give_up();
     }

@@ -56,7 +56,8 @@ impl Table {
             gone.remove(entry.instance.id());
             changed |= self.put(entry, now);
         }
-        let new_history = listing.revision.epoch() != self.revision.epoch();
+        let known = self.revision.epoch();
+        let new_history = known != 0 && listing.revision.epoch() != known;
         let departed: HashSet<_> = listing.departed.into_iter().collect();
         for id in gone {
             let life = self.members[&id].incarnation();
@@ -65,8 +66,11 @@ impl Table {
                 continue;
             }
             if new_history && let Some(member) = self.members.remove(&id) {
-                self.losses.hold(member, now);
+                if !leaves(&member) {
+                    self.losses.hold(member, now);
+                }
                 changed = true;
+                continue;
             }
             changed |= self.remove(id.as_str(), Departure::Unannounced, now);
         }
@@ -158,9 +162,7 @@ impl Table {
     /// Returns whether what is shown changed: a loss that nobody announced is judged later.
     fn remove(&mut self, key: &str, departure: Departure, now: Instant) -> bool {
         let member = self.members.remove(key);
-        let leaves = |member: &Member| member.instance().status() == Status::Draining;
         match member {
-            // Whoever was draining has announced that it goes.
             Some(member) if departure == Departure::Unannounced && !leaves(&member) => {
                 self.losses.lost(member, now);
                 false
@@ -201,4 +203,9 @@ impl Table {
             .with_freshness(freshness)
             .with_skipped(self.skipped.len())
     }
+}
+
+/// Whoever is draining has announced that it goes.
+fn leaves(member: &Member) -> bool {
+    member.instance().status() == Status::Draining
 }

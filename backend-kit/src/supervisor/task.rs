@@ -1,6 +1,7 @@
 //! The task: list, follow, and start again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_discovery_api::{
     Error, ErrorKind, Freshness, Result, Rng, ServiceName, Snapshot, Timestamp,
@@ -14,9 +15,11 @@ use crate::due::due;
 use crate::reconciler::bounded;
 use crate::{Driver, Interest, Timings, Updates};
 
-/// A registry that keeps answering with an older state of the same history was itself set back,
-/// and is believed after this many answers; a single lagging replica is not.
+/// A registry that keeps answering with an older state of the same history was itself set back, and
+/// is believed after so many answers, over so long a time. Replicas that lag, or one that is asked
+/// again at once, are not.
 const OLDER_LISTINGS_BELIEVED: u32 = 3;
+const OLDER_LISTINGS_LAST: Duration = Duration::from_secs(2);
 
 pub(super) struct Task<D> {
     driver: Arc<D>,
@@ -30,7 +33,10 @@ pub(super) struct Task<D> {
     /// When the registry was last heard.
     heard: Instant,
     published: Option<Instant>,
-    older_listings: u32,
+    /// When what has changed since is to be shown, whichever stream told of it.
+    to_show: Option<Instant>,
+    /// The answers in a row that were out of date, and when the first of them came.
+    older_listings: Option<(u32, Instant)>,
 }
 
 impl<D: Driver> Task<D> {
@@ -53,7 +59,8 @@ impl<D: Driver> Task<D> {
             attempts: Attempts::new(timings.backoff),
             heard: Instant::now(),
             published: None,
-            older_listings: 0,
+            to_show: None,
+            older_listings: None,
         }
     }
 
@@ -85,8 +92,9 @@ impl<D: Driver> Task<D> {
         let subscription = bounded(self.timings.list_timeout, call).await?;
         let listing = subscription.listing;
         if listing.revision.is_before(self.table.revision()) {
-            self.older_listings += 1;
-            if self.older_listings < OLDER_LISTINGS_BELIEVED {
+            let (before, since) = self.older_listings.unwrap_or_else(|| (0, Instant::now()));
+            self.older_listings = Some((before + 1, since));
+            if before + 1 < OLDER_LISTINGS_BELIEVED || since.elapsed() < OLDER_LISTINGS_LAST {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     "the registry's answer is out of date",
@@ -95,7 +103,7 @@ impl<D: Driver> Task<D> {
                 .with_context("seen", self.table.revision().to_string()));
             }
         }
-        self.older_listings = 0;
+        self.older_listings = None;
         let now = Instant::now();
         self.table
             .returned_after(now.duration_since(self.heard), now);
@@ -108,18 +116,14 @@ impl<D: Driver> Task<D> {
 
     /// Follows until the stream ends or is not enough any more.
     async fn follow(&mut self, mut updates: Box<dyn Updates>) -> End {
-        let mut to_show: Option<Instant> = None;
         loop {
             let idle = self.timings.idle.map(|idle| self.heard + idle);
             let deadline = self.table.next_deadline();
             tokio::select! {
                 biased;
-                () = due(to_show) => {
-                    to_show = None;
-                    self.show(Freshness::Live);
-                }
+                () = due(self.to_show) => self.show(Freshness::Live),
                 () = due(deadline) => if self.table.meet_deadline(Instant::now()) {
-                    to_show = to_show.or_else(|| Some(Instant::now()));
+                    self.to_show.get_or_insert_with(Instant::now);
                 },
                 Ok(()) = self.interest.changed() => return End::Outgrown,
                 update = next(updates.as_mut(), idle) => {
@@ -130,7 +134,10 @@ impl<D: Driver> Task<D> {
                     self.heard = Instant::now();
                     match self.table.apply(update, self.heard) {
                         Applied::Unchanged => {}
-                        Applied::Changed => to_show = to_show.or_else(|| Some(self.show_at())),
+                        Applied::Changed => {
+                            let at = self.show_at();
+                            self.to_show.get_or_insert(at);
+                        }
                         Applied::Gap => {
                             let missed = Error::new(ErrorKind::Unavailable, "a change was missed");
                             return End::Failed(missed);
@@ -150,6 +157,7 @@ impl<D: Driver> Task<D> {
 
     fn show(&mut self, freshness: Freshness) {
         self.published = Some(Instant::now());
+        self.to_show = None;
         self.state
             .send_replace(Some(Arc::new(self.table.snapshot(freshness))));
     }

@@ -1,5 +1,6 @@
 //! The actor against a scripted registry, in paused time.
 
+mod doubt;
 mod properties;
 mod scenarios;
 mod world;

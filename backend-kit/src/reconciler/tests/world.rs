@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plimsoll_discovery_api::{
-    Capabilities, Error, ErrorKind, Incarnation, Instance, Result, ServiceName,
+    Capabilities, Error, ErrorKind, Incarnation, Instance, Result, ServiceName, Weight,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -44,6 +44,11 @@ pub(super) struct World {
     pub(super) replies_to_lose: u32,
     /// So many calls are carried out only after their caller has stopped waiting.
     pub(super) calls_to_delay: u32,
+    /// How long a call takes that nothing happens to.
+    pub(super) wire: Duration,
+    pub(super) timings: Timings,
+    /// No record with this weight.
+    pub(super) cannot_hold: Option<Weight>,
     /// Less than was asked for.
     pub(super) granted: Option<Duration>,
     own: HashSet<Incarnation>,
@@ -78,6 +83,10 @@ impl Script {
             mode: Mode::Up,
             replies_to_lose: 0,
             calls_to_delay: 0,
+            // Something, so that calls can overlap with orders.
+            wire: Duration::from_millis(2),
+            timings: Timings::default(),
+            cannot_hold: None,
             granted: None,
             own: HashSet::new(),
             current: None,
@@ -180,7 +189,7 @@ impl Script {
         name: &'static str,
         apply: impl FnOnce(&mut World, usize) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (mode, late, lost, number) = {
+        let (mode, late, lost, number, wire) = {
             let mut world = self.world();
             world.calls.push((Instant::now(), name));
             let up = world.mode == Mode::Up;
@@ -191,10 +200,13 @@ impl Script {
             };
             let late = take(&mut world.calls_to_delay);
             let lost = !late && take(&mut world.replies_to_lose);
-            (world.mode, late, lost, world.calls.len())
+            (world.mode, late, lost, world.calls.len(), world.wire)
         };
         match mode {
-            Mode::Refuse(kind) => return Err(Error::new(kind, "scripted")),
+            Mode::Refuse(kind) => {
+                sleep(wire).await;
+                return Err(Error::new(kind, "scripted"));
+            }
             Mode::Hang => pending().await,
             Mode::Up => {}
         }
@@ -206,8 +218,7 @@ impl Script {
             });
             return pending().await;
         }
-        // The wire takes its time, so that calls can overlap with orders.
-        sleep(Duration::from_millis(2)).await;
+        sleep(wire).await;
         let result = apply(&mut self.world(), number);
         if lost { pending().await } else { result }
     }
@@ -279,10 +290,15 @@ impl Driver for Script {
     }
 
     fn timings(&self) -> Timings {
-        Timings::default()
+        self.world().timings
     }
 
-    fn check(&self, _record: &Record) -> Result<()> {
+    fn check(&self, record: &Record) -> Result<()> {
+        let weight = record.instance.weight();
+        if self.world().cannot_hold == Some(weight) {
+            let why = "is more than the script can hold";
+            return Err(Error::invalid("weight", weight.get(), why));
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The supervisor against a scripted registry, in paused time.
 
 mod convergence;
+mod histories;
 mod scenarios;
 mod source;

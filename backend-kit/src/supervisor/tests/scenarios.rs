@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::source::{Scripted, entry, service};
 use crate::{Backend, Change, Departure, Interest, Skipped};
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-async fn watched(ids: &[&str]) -> (Scripted, Backend<Scripted>, Watch) {
+pub(super) async fn watched(ids: &[&str]) -> (Scripted, Backend<Scripted>, Watch) {
     let script = Scripted::new();
     for id in ids {
         script.source().put(entry(id, 100));
@@ -24,7 +24,7 @@ async fn watched(ids: &[&str]) -> (Scripted, Backend<Scripted>, Watch) {
     (script, backend, watch)
 }
 
-fn ids(snapshot: &Snapshot) -> Vec<&str> {
+pub(super) fn ids(snapshot: &Snapshot) -> Vec<&str> {
     snapshot
         .members()
         .iter()
@@ -32,7 +32,7 @@ fn ids(snapshot: &Snapshot) -> Vec<&str> {
         .collect()
 }
 
-async fn next(watch: &mut Watch) -> Arc<Snapshot> {
+pub(super) async fn next(watch: &mut Watch) -> Arc<Snapshot> {
     timeout(60 * SECOND, watch.next())
         .await
         .expect("a change within the bound")
@@ -46,7 +46,7 @@ async fn stays_quiet(watch: &mut Watch) {
     );
 }
 
-fn lost() -> Error {
+pub(super) fn lost() -> Error {
     Error::new(ErrorKind::Unavailable, "scripted: connection lost")
 }
 
@@ -206,53 +206,6 @@ async fn a_stream_that_falls_silent_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_from_the_past_is_not_believed_unless_the_registry_insists() {
-    let (script, _backend, mut watch) = watched(&["a", "b"]).await;
-    let truth = script.source().counter;
-    {
-        let mut source = script.source();
-        source.counter = 1;
-        source.entries.remove("b");
-        source.cut(Some(lost()));
-    }
-    let stale = next(&mut watch).await;
-    assert_eq!(
-        (ids(&stale), stale.freshness().is_live()),
-        (vec!["a", "b"], false)
-    );
-    while script.source().subscriptions.len() < 2 {
-        sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(
-        ids(&watch.latest().unwrap()),
-        ["a", "b"],
-        "one lagging replica changes nothing"
-    );
-    assert!(truth > 1);
-    // It keeps saying so: it was itself set back.
-    watch
-        .wait_for(|snapshot| ids(snapshot) == ["a"])
-        .await
-        .unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_epoch_replaces_everything_whatever_its_counter() {
-    let (script, _backend, mut watch) = watched(&["a"]).await;
-    {
-        let mut source = script.source();
-        (source.epoch, source.counter) = (1, 0);
-        source.entries.clear();
-        source.entries.insert("z".to_owned(), entry("z", 100));
-        source.cut(None);
-    }
-    watch
-        .wait_for(|s| s.freshness().is_live() && s.get("z").is_some())
-        .await
-        .unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn load_is_one_store_and_wakes_nobody() {
     let (script, _backend, mut watch) = watched(&["a", "b"]).await;
     let before = watch.latest().unwrap();
@@ -302,42 +255,6 @@ async fn a_broken_entry_is_skipped_and_counted_and_harms_no_other() {
         .wait_for(|s| s.freshness().is_live() && s.skipped() == 1)
         .await
         .unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_wiped_registry_empties_no_list_while_its_servers_return() {
-    let names = ["a", "b", "c", "d", "e", "f"];
-    let (script, _backend, mut watch) = watched(&names).await;
-    script.source().entries.clear();
-    script.source().epoch += 1;
-    script.source().cut(None);
-    let held = watch
-        .wait_for(|s| {
-            s.members()
-                .iter()
-                .all(|member| !member.standing().is_registered())
-        })
-        .await
-        .unwrap();
-    assert_eq!(
-        (ids(&held), held.freshness().is_live()),
-        (names.to_vec(), true)
-    );
-    for name in names {
-        sleep(SECOND).await;
-        script.source().put(entry(name, 100));
-    }
-    let back = watch
-        .wait_for(|s| {
-            s.members()
-                .iter()
-                .all(|member| member.standing().is_registered())
-        })
-        .await
-        .unwrap();
-    assert_eq!(ids(&back), names);
-    sleep(2 * script.timings.hold_down.grace).await;
-    assert_eq!(ids(&watch.latest().unwrap()), names);
 }
 
 #[tokio::test(start_paused = true)]
@@ -473,4 +390,21 @@ async fn ten_thousand_subscriptions_come_and_go_without_a_trace() {
             .num_alive_tasks(),
         0
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_being_gathered_when_loads_were_asked_for_is_shown_all_the_same() {
+    let script = Scripted::new();
+    script.source().put(entry("a", 100));
+    let backend = Backend::new(script.clone());
+    let mut members = backend.watch_members(&service()).await.unwrap();
+    next(&mut members).await;
+    // So soon after the first snapshot that it waits for others to come.
+    script.source().put(entry("b", 100));
+    sleep(script.timings.coalesce / 2).await;
+    assert_eq!(ids(&members.latest().unwrap()), ["a"]);
+    let at = Instant::now();
+    let _loads = backend.watch(&service()).await.unwrap();
+    assert_eq!(ids(&*next(&mut members).await), ["a", "b"]);
+    assert!(at.elapsed() <= script.timings.coalesce);
 }

@@ -29,7 +29,7 @@ pub(super) fn entry(id: &str, weight: u32) -> Entry {
     Entry::new(instance, life)
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Source {
     pub(super) entries: BTreeMap<String, Entry>,
     pub(super) skipped: Vec<crate::Skipped>,
@@ -50,6 +50,22 @@ pub(super) struct Source {
 }
 
 impl Source {
+    fn new() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            skipped: Vec::new(),
+            epoch: 1,
+            counter: 0,
+            down: false,
+            refuses: None,
+            mute: false,
+            slow: Duration::ZERO,
+            subscriptions: Vec::new(),
+            departed: Vec::new(),
+            streams: Vec::new(),
+        }
+    }
+
     fn revision(&self) -> Revision {
         Revision::new(self.epoch, self.counter)
     }
@@ -113,7 +129,7 @@ impl Scripted {
             ..Timings::default()
         };
         Self {
-            source: Arc::default(),
+            source: Arc::new(Mutex::new(Source::new())),
             timings,
         }
     }
