@@ -107,7 +107,7 @@ impl Agent {
             }
             Err(failure) => match self.service(service_id).await? {
                 None => Ok(Beat::Unknown),
-                Some(_) => Ok(Beat::Refused(failure)),
+                Some(_) => Ok(Beat::Refused(failure.of_what_stands())),
             },
         }
     }

@@ -77,6 +77,15 @@ impl Failure {
         self
     }
 
+    /// The same of a thing that stands: nobody is to think that it is gone.
+    pub(crate) fn of_what_stands(mut self) -> Self {
+        if self.error.kind() == ErrorKind::NotFound {
+            let why = "the Consul agent has no place for what it knows";
+            self.error = Error::new(ErrorKind::Unavailable, why).with_source(self.error);
+        }
+        self
+    }
+
     pub(crate) fn is(&self, status: u16) -> bool {
         self.status == Some(status)
     }

@@ -146,7 +146,7 @@ impl Heart {
         kept.lives.push(Arc::downgrade(life));
         drop(kept);
         let link = self.shared.link.borrow();
-        if !link.session.as_ref().is_some_and(|s| s.id == life.session) {
+        if link.session.as_ref().is_none_or(|s| s.id != life.session) {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "the session has just ended",

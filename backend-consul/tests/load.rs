@@ -66,8 +66,9 @@ fault! {
             })
             .collect();
         while Instant::now() < until {
-            let listed = bench.consumer.list(&bench.service).await.unwrap();
-            assert_eq!(listed.members().len(), FLEET, "{:?}", ids(&listed));
+            if let Some(listed) = bench.look().await {
+                assert_eq!(listed.members().len(), FLEET, "{:?}", ids(&listed));
+            }
             sleep(Duration::from_millis(100)).await;
         }
         let mut writes = 0;
@@ -75,7 +76,7 @@ fault! {
             writes += flood.await.unwrap();
         }
         println!("{writes} loads written in {:?}", TTL * 2);
-        assert!(writes > 1_000, "{writes} are no flood");
+        assert!(writes > 10 * FLEET as u64, "{writes} are no flood");
         assert_eq!(fleet.iter().map(life).collect::<Vec<_>>(), lives);
     }
 }

@@ -109,8 +109,9 @@ fault! {
         let owner = life(&second);
         let until = Instant::now() + TTL;
         while Instant::now() < until {
-            let listed = bench.consumer.list(&bench.service).await.unwrap();
-            assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(owner));
+            if let Some(listed) = bench.look().await {
+                assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(owner));
+            }
             sleep(Duration::from_millis(100)).await;
         }
         second.deregister().await.unwrap();

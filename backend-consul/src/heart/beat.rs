@@ -163,7 +163,7 @@ async fn beat(shared: &Arc<Shared>, reach: Reach) -> Result<()> {
         }
         (renewed, pass_all(shared, lives).await)
     };
-    refused.and(worse(renewed, passed))
+    worse(refused, worse(renewed, passed))
 }
 
 /// Of two outcomes the one that is less likely to get better by itself.

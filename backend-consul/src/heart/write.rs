@@ -31,7 +31,7 @@ impl Shared {
             answer.0 = None;
             doubt.settle();
         }
-        written?;
+        written.map_err(Failure::of_what_stands)?;
         life.wrote(registration);
         Ok(())
     }

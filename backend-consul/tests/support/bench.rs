@@ -45,6 +45,15 @@ impl Bench {
         probe::listed(&self.consumer, &self.service, what, wanted).await
     }
 
+    /// What the list shows; nothing if there was no answer in time, as of a busy machine.
+    pub async fn look(&self) -> Option<Snapshot> {
+        match self.consumer.list(&self.service).await {
+            Ok(listed) => Some(listed),
+            Err(cause) if cause.is_retryable() => None,
+            Err(cause) => panic!("not listed: {cause}"),
+        }
+    }
+
     pub fn owned(&self, id: &str) -> Option<Owned> {
         block_in_place(|| owned(&self.server, &key(&self.service, id)))
     }

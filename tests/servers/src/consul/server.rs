@@ -34,7 +34,7 @@ pub enum Data {
 pub struct Server {
     // Before the directory, which it writes to.
     process: Option<Process>,
-    ports: [u16; 5],
+    ports: [u16; 6],
     data: Data,
     settings: String,
     token: Option<String>,
@@ -139,16 +139,17 @@ impl Server {
 
     /// Starts the process.
     pub(super) fn launch(&mut self) {
-        let [http, https, serf, rpc, wan] = self.ports;
+        let [http, https, serf, rpc, wan, dns] = self.ports;
         let only_if = |wanted: &str, port| {
             let wanted = self.settings.contains(wanted);
             if wanted { i32::from(port) } else { -1 }
         };
         let (https, wan) = (only_if("cert_file", https), only_if("datacenter", wan));
+        let dns = only_if("dns_config", dns);
         let settings = format!(
             "session_ttl_min = \"500ms\"\ndisable_update_check = true\nretry_interval = \"1s\"\n\
              performance {{ raft_multiplier = 1 }}\n\
-             ports {{ http = {http} https = {https} serf_lan = {serf} serf_wan = {wan} server = {rpc} dns = -1 grpc = -1 }}\n{}",
+             ports {{ http = {http} https = {https} serf_lan = {serf} serf_wan = {wan} server = {rpc} dns = {dns} grpc = -1 }}\n{}",
             self.settings
         );
         fs::write(self.path("agent.hcl"), settings).expect("the settings");
@@ -247,6 +248,12 @@ impl Server {
     #[must_use]
     pub fn tls_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[1]))
+    }
+
+    /// Where it answers to DNS, if its settings name a `dns_config`.
+    #[must_use]
+    pub fn dns_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[5]))
     }
 
     /// A directory of its own, for whatever its settings name.
