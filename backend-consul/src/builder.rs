@@ -100,10 +100,12 @@ impl ConsulBuilder {
     /// The token, sent in a header with every request. Default: none, which is what Consul calls
     /// anonymous.
     ///
-    /// Registering takes `service:write` for the services, `session:write` for the agent's node
-    /// and `key:write` for the root; following takes `service:read`, `node:read` and `key:read`.
-    /// What a token may not read Consul leaves out of its answers without a word, so a service
-    /// followed without the right to read it is empty.
+    /// Registering takes `service:write` for the services, `session:write` and `node:read` for the
+    /// agent's node and `key:write` for the root: who registers looks whether it can be seen.
+    /// Following takes `service:read` and `node:read`, and `key:read` for loads (`key:list`, where
+    /// the agent has `enable_key_list_policy`), without which everybody is there and nobody's load
+    /// is known. What a token may not read Consul leaves out of its answers without a word, so a
+    /// service followed without the right to read it is empty.
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
         self

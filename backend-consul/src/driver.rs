@@ -30,12 +30,24 @@ use crate::updates::{self, Following};
 /// back; so the catalog is asked at once, and then ever less often.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(100);
+/// So many looks in a row, which take some 200 ms, at which a leader shows nothing of what it has:
+/// no election explains them.
+const HIDDEN: u32 = 8;
 /// What an agent has in its buffers when it wakes is done well within this.
 const AFTERMATH: Duration = Duration::from_millis(250);
 /// So many registrations are under way at one time.
 const TURNS: usize = 16;
 /// So many answers of servers that lag behind are passed over where any server may answer.
 const LAGGING: u32 = 2;
+
+/// What clients see of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Usable,
+    /// Something of it, or of its node, is critical.
+    Critical,
+    Nothing,
+}
 
 #[derive(Debug)]
 pub(crate) struct ConsulDriver {
@@ -89,23 +101,41 @@ impl ConsulDriver {
     async fn await_sight(&self, service: &ServiceName, node: &str, names: &Names) -> Result<()> {
         let check = names.check_id();
         let mut pause = FIRST_LOOK;
+        let mut hidden = 0;
         loop {
             let status = self.agent().check(node, &check).await?;
-            if status.as_deref() == Some("passing") && self.is_in_sight(service, names).await? {
-                return Ok(());
+            if status.as_deref() == Some("passing") {
+                match self.sight(service, names).await? {
+                    Sight::Usable => return Ok(()),
+                    Sight::Critical => hidden = 0,
+                    Sight::Nothing => hidden += 1,
+                }
+            }
+            if hidden >= HIDDEN {
+                return Err(Error::new(
+                    ErrorKind::PermissionDenied,
+                    "the token may not see what it has registered; does it have node:read?",
+                )
+                .with_context("node", node));
             }
             sleep(pause).await;
             pause = (pause * 2).min(LAST_LOOK);
         }
     }
 
-    async fn is_in_sight(&self, service: &ServiceName, names: &Names) -> Result<bool> {
+    /// What those who look for `service` see of the one of `names`.
+    async fn sight(&self, service: &ServiceName, names: &Names) -> Result<Sight> {
         let name = service_name(service);
         let filter = format!("Service.ID == \"{}\"", names.service_id);
         let read = self
             .agent()
             .health(&name, Reading::Own, Some(&filter), None);
-        Ok(read.await?.entries.iter().any(|found| !is_critical(found)))
+        let entries = read.await?.entries;
+        Ok(match entries.iter().all(is_critical) {
+            false => Sight::Usable,
+            true if entries.is_empty() => Sight::Nothing,
+            true => Sight::Critical,
+        })
     }
 
     /// Asks until the service of `names` is out of sight.
@@ -120,7 +150,7 @@ impl ConsulDriver {
         loop {
             let seen = match node {
                 Some(node) => self.agent().check(node, &check).await?.is_some(),
-                None => self.is_in_sight(service, names).await?,
+                None => self.sight(service, names).await? == Sight::Usable,
             };
             if !seen {
                 return Ok(());

@@ -140,7 +140,9 @@ async fn a_token_of_the_documented_rights_is_enough_and_its_loss_is_told() {
     let elsewhere = Instance::builder("payments", "10.0.0.7", 1)
         .build()
         .unwrap();
-    let elsewhere = registry.register(elsewhere).await.unwrap();
+    let other = builder(server.address()).with_token(&secret);
+    let other = other.build().unwrap();
+    let elsewhere = other.register(elsewhere).await.unwrap();
     let refused = timeout(PATIENCE, elsewhere.ready())
         .await
         .unwrap()
@@ -164,7 +166,9 @@ async fn a_token_of_the_documented_rights_is_enough_and_its_loss_is_told() {
         .unwrap();
     let accessor = accessor["AccessorID"].as_str().unwrap();
     block_in_place(|| server.call("DELETE", &format!("/v1/acl/token/{accessor}"), ""));
-    plimsoll_test_servers::probe::state(&registration, "not Live", |state| !state.is_live()).await;
+    for registration in fleet.iter().chain([&registration]) {
+        plimsoll_test_servers::probe::state(registration, "not Live", |s| !s.is_live()).await;
+    }
     let cause = registration
         .state()
         .cause()
@@ -235,6 +239,27 @@ async fn a_key_that_a_token_may_read_and_not_write_is_denied_and_no_lost_race() 
     sleep(Duration::from_secs(3)).await;
     let writes = counter.count("/v1/txn") - writes;
     assert!((1..=4).contains(&writes), "{writes} attempts in 3 s");
+}
+
+/// Who registers looks whether it is seen, and so it must be allowed to look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_may_not_see_its_node_is_told_what_it_lacks() {
+    if !available() {
+        return;
+    }
+    let server = guarded();
+    let secret = token(&server, &rules(KEYS, ""));
+    let registry = builder(server.address())
+        .with_token(&secret)
+        .build()
+        .unwrap();
+    let registration = registry.register(instance("a")).await.unwrap();
+    let refused = timeout(PATIENCE, registration.ready()).await.unwrap();
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+    assert!(refused.to_string().contains("node:read"), "{refused}");
+    rewrite_policy(&server, &rules(KEYS, NODES));
+    plimsoll_test_servers::probe::state(&registration, "Live", |s| s.is_live()).await;
 }
 
 /// Nor may one who could write it, and has lost that right since, remove it.
@@ -450,11 +475,12 @@ async fn a_hundred_registrations_in_an_outage_ask_in_one_beat_that_slows_down_to
         most = most.max(counter.arrived() - before);
     }
     println!("{attempts} connections in 15 s, {most} in one of them");
-    // A beat that fails makes nine connections: eight passes abreast, and the renewal. They are a
-    // second apart in the mean, which is 15 of them, and 25 is five times the deviation more.
-    assert!(attempts >= 10, "{attempts} attempts are none");
+    // Beats are a second apart in the mean, which makes 15, and 25 is five times the deviation more.
+    // While checks still stand, each makes nine connections: eight passes abreast, and the renewal;
+    // after that the renewal alone.
+    assert!(attempts >= 8, "{attempts} attempts are none");
     assert!(
-        attempts <= 25 * 9 && most <= 8 * 9,
+        attempts <= 25 + 8 * 8 && most <= 8 * 9,
         "{attempts} attempts in 15 s, {most} in one"
     );
     block_in_place(|| server.restart());

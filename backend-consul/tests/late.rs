@@ -95,6 +95,9 @@ async fn a_lock_that_arrives_after_its_owner_has_left_is_removed() {
     }
 }
 
+const CRITICAL: &str = r#"[{"Node":{"Node":"n"},"Service":{"ID":"x","Service":"orders"},
+    "Checks":[{"Status":"critical"}]}]"#;
+
 /// It is checked before it is shown and held afterwards; in between nobody would have been told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_ends_while_a_registration_waits_to_be_seen_is_replaced_for_it_too() {
@@ -110,10 +113,10 @@ async fn a_session_that_ends_while_a_registration_waits_to_be_seen_is_replaced_f
     let first = live(&registry, instance("first")).await;
     let session = fence(&server, "first").unwrap().session;
     let before = life(&first);
-    // Nobody is in sight of those who look for one service.
+    // Whoever looks for one service does not see it yet.
     let looks = |asked: &Asked| asked.query("filter").is_some();
     fake.set(move |asked| match looks(asked) {
-        true => Answer::at(1, "[]"),
+        true => Answer::at(1, CRITICAL),
         false => good(asked),
     });
     let second = registry.register(instance("second")).await.unwrap();
