@@ -102,6 +102,24 @@ mod tests {
     use crate::ConsulBuilder;
 
     #[test]
+    fn a_list_outlasts_its_requests_and_a_load_at_rest_is_written_six_times_an_hour() {
+        let timings = |timeout: u64, interval: u64| {
+            let builder = ConsulBuilder::new("h")
+                .with_request_timeout(Duration::from_secs(timeout))
+                .with_load_interval(Duration::from_secs(interval));
+            let registry = builder.build().unwrap();
+            plimsoll_backend_kit::Driver::timings(registry.0.driver())
+        };
+        for timeout in [1, 3, 60] {
+            let list = timings(timeout, 15).list_timeout;
+            assert!(list > Duration::from_secs(timeout), "{list:?}");
+        }
+        assert!(timings(1, 15).list_timeout >= Timings::default().list_timeout);
+        assert_eq!(timings(3, 15).load.max_age, Duration::from_secs(3_600) / 6);
+        assert_eq!(timings(3, 3_600).load.max_age, Duration::from_secs(3_600));
+    }
+
+    #[test]
     fn an_owner_never_believes_in_its_record_for_longer_than_the_check_stands() {
         for (ttl, session) in [(15, 15), (5, 10), (60, 10), (1, 10), (3_600, 3_600)] {
             let (ttl, session) = (Duration::from_secs(ttl), Duration::from_secs(session));
