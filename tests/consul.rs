@@ -11,11 +11,13 @@ mod outage;
 #[path = "../examples/quickstart.rs"]
 mod quickstart;
 
-/// Loads are published up to five times a second here, and not every 15 s: so long the quickstart
-/// would have to wait, again and again, to hold what is published against what is true.
-fn url(server: &Server) -> String {
+/// Loads are published up to five times a second, and not every 15 s: so long the quickstart waits,
+/// again and again, to hold what is published against what is true.
+const FAST: &str = "&load_interval=200ms";
+
+fn url(server: &Server, options: &str) -> String {
     let address = server.address();
-    format!("consul://{address}/quickstart?ttl=3s&session_ttl=3s&load_interval=200ms")
+    format!("consul://{address}/quickstart?ttl=3s&session_ttl=3s{options}")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +26,22 @@ async fn the_quickstart_keeps_its_promises() {
         return;
     }
     let server = Server::start(Data::Disk);
-    quickstart::run(&url(&server))
+    quickstart::run(&url(&server, FAST))
+        .await
+        .expect("every promise to be kept");
+}
+
+/// With what a client gets that asks for nothing: it goes by what it has open itself meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quickstart_keeps_its_promises_at_the_default_interval_of_15_seconds() {
+    if !consul::available() {
+        return;
+    }
+    let server = Server::start(Data::Disk);
+    let url = url(&server, "");
+    let registry = plimsoll::connect(&url).await.expect("a registry");
+    assert_eq!(registry.capabilities().load_interval.as_secs(), 15);
+    quickstart::run(&url)
         .await
         .expect("every promise to be kept");
 }
@@ -35,6 +52,6 @@ async fn the_quickstart_keeps_its_promises_while_the_registry_is_killed_and_rest
         return;
     }
     let server = Server::start(Data::Disk);
-    let url = url(&server);
+    let url = url(&server, FAST);
     run_through_restart(&url, server, Server::kill, Server::restart).await;
 }

@@ -19,6 +19,7 @@ enum Step {
     Cut(bool),
     Down(bool),
     NewEpoch,
+    AskForLoads,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -26,6 +27,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0_usize..8, 0_u32..5).prop_map(|(id, weight)| Step::Put(id, weight)),
         4 => (0_usize..8, any::<bool>()).prop_map(|(id, graceful)| Step::Remove(id, graceful)),
         6 => (0_u32..3_000).prop_map(Step::Run),
+        // Less than changes are gathered for.
+        3 => (0_u32..60).prop_map(Step::Run),
+        1 => Just(Step::AskForLoads),
         1 => any::<bool>().prop_map(Step::Mute),
         1 => any::<bool>().prop_map(Step::Cut),
         1 => any::<bool>().prop_map(Step::Down),
@@ -45,7 +49,7 @@ fn take(step: &Step, script: &Scripted) {
             };
             source.remove(&id.to_string(), how);
         }
-        Step::Run(_) => {}
+        Step::Run(_) | Step::AskForLoads => {}
         Step::Mute(mute) => source.mute = mute,
         Step::Cut(clean) => {
             let lost = Error::new(ErrorKind::Unavailable, "scripted: connection lost");
@@ -68,12 +72,14 @@ fn take(step: &Step, script: &Scripted) {
 async fn converges(seed: u64, steps: Vec<Step>) {
     let script = Scripted::new();
     let backend = Backend::with_rng(script.clone(), Rng::from_seed(seed));
-    let watch = backend.watch(&service()).await.unwrap();
-    let other = backend.watch(&service()).await.unwrap();
+    let watch = backend.watch_members(&service()).await.unwrap();
+    let mut other = watch.clone();
     for step in steps {
         take(&step, &script);
-        if let Step::Run(n) = step {
-            sleep(Duration::from_millis(n.into())).await;
+        match step {
+            Step::Run(n) => sleep(Duration::from_millis(n.into())).await,
+            Step::AskForLoads => other = backend.watch(&service()).await.unwrap(),
+            _ => {}
         }
     }
     take(&Step::Mute(false), &script);

@@ -1,0 +1,81 @@
+//! A request to an endpoint, for as long as it is under way.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Endpoint, Outcome};
+use crate::Timestamp;
+
+/// One request to one endpoint: counts as in flight until it is finished or dropped.
+///
+/// Dropping it unreported counts as [`Cancelled`](Outcome::Cancelled). `E` is how the endpoint is
+/// held: by default an `Arc`, so that the pick may be kept and sent anywhere; a borrow where a
+/// hot loop saves even that.
+#[must_use = "the request counts as cancelled as soon as the pick is dropped"]
+pub struct Pick<E: Deref<Target = Endpoint> = Arc<Endpoint>> {
+    endpoint: E,
+    ended: bool,
+}
+
+impl<E: Deref<Target = Endpoint>> Pick<E> {
+    /// Counts a request on `endpoint`.
+    #[inline]
+    pub fn new(endpoint: E) -> Self {
+        endpoint.begin();
+        Self {
+            endpoint,
+            ended: false,
+        }
+    }
+
+    /// The endpoint that was picked.
+    #[inline]
+    #[must_use]
+    pub fn endpoint(&self) -> &E {
+        &self.endpoint
+    }
+
+    /// Reports how the request ended.
+    #[inline]
+    pub fn finish(mut self, outcome: Outcome) {
+        self.ended = true;
+        self.endpoint.end(outcome, None);
+    }
+
+    /// Reports how the request ended, how long it took, and when, however it ended:
+    /// [`latency`](Endpoint::latency) takes in successes, and
+    /// [`peak_latency`](Endpoint::peak_latency) what each outcome says of the endpoint.
+    pub fn finish_at(mut self, outcome: Outcome, latency: Duration, now: Timestamp) {
+        self.ended = true;
+        self.endpoint
+            .end(outcome, (outcome == Outcome::Success).then_some(latency));
+        self.endpoint
+            .hot
+            .peak_latency
+            .observe(outcome, latency, now);
+    }
+
+    /// Reports how the request ended and how long it took. Report only latencies that say
+    /// something of the endpoint: a quick failure is not a quick answer.
+    pub fn finish_after(mut self, outcome: Outcome, latency: Duration) {
+        self.ended = true;
+        self.endpoint.end(outcome, Some(latency));
+    }
+}
+
+impl<E: Deref<Target = Endpoint>> Drop for Pick<E> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.ended {
+            self.endpoint.end(Outcome::Cancelled, None);
+        }
+    }
+}
+
+impl<E: Deref<Target = Endpoint>> fmt::Debug for Pick<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pick").field(&*self.endpoint).finish()
+    }
+}
