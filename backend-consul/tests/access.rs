@@ -95,7 +95,7 @@ async fn a_missing_and_a_wrong_token_are_told_so_and_tried_no_more_than_once_a_s
         sleep(Duration::from_secs(5)).await;
         let asked = counter.lines().split_off(before);
         let count = |path: &str| asked.iter().filter(|line| line.contains(path)).count();
-        let most = began.elapsed().as_secs() as usize + 1;
+        let most = seconds(began.elapsed()) + 1;
         let attempts = count("/v1/session/create");
         assert!(
             (1..=most).contains(&attempts),
@@ -192,18 +192,23 @@ async fn a_token_of_the_documented_rights_is_enough_and_its_loss_is_told() {
     let took = began.elapsed();
     println!("after the loss of the token, in {took:?}: {asked:?}");
     let renewals = count("/v1/session/renew/");
-    let most = took.as_secs() as usize + 1;
+    let most = seconds(took) + 1;
     assert!(
         (1..=most).contains(&renewals),
         "{renewals} renewals: {asked:?}"
     );
-    let beats = took.div_duration_f64(TTL / 2 * 9 / 10).ceil() as usize + 1;
+    let beats = seconds(took) / seconds(TTL / 2) + 2;
     let passes = count("/v1/agent/check/pass/");
     assert!(
         passes <= beats * (fleet.len() + 1),
         "{passes} passes: {asked:?}"
     );
     assert_eq!(asked.len(), renewals + passes, "{asked:?}");
+}
+
+/// Whole seconds, to be compared with a count.
+fn seconds(span: Duration) -> usize {
+    usize::try_from(span.as_secs()).expect("a short time")
 }
 
 /// The rules of the documentation, but for what may be done with keys and what is said of nodes.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use plimsoll_discovery_api::{Instance, Registration, RegistrationState, Registry, ServiceName};
 use plimsoll_test_servers::Mode;
 use plimsoll_test_servers::consul::{Data, Server, available};
-use plimsoll_test_servers::probe::{eventually, ids, life, live, state};
+use plimsoll_test_servers::probe::{eventually, ids, life, live, new_life, state};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
@@ -184,6 +184,43 @@ async fn a_check_that_lapsed_is_not_passed_before_the_session_is_known_to_live()
         (ids(&listed) == ["a"]).then_some(())
     })
     .await;
+}
+
+/// Whoever was held up, and has lost its session, goes on in a new life alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_whose_session_is_gone_is_never_passed_again() {
+    if !available() {
+        return;
+    }
+    let (ttl, session_ttl) = (Duration::from_secs(1), Duration::from_secs(4));
+    let server = block_in_place(|| Server::start(Data::Memory));
+    let agent = server.address();
+    let good = move |asked: &Asked| relayed(agent, asked, &asked.target, &asked.body);
+    let fake = Fake::start(good);
+    let registry = builder(fake.address())
+        .with_ttl(ttl)
+        .with_session_ttl(session_ttl);
+    let registry = registry.build().unwrap();
+    let registration = live(&registry, instance()).await;
+    let before = life(&registration);
+    fake.set(|_| Answer::raw(""));
+    sleep(session_ttl + ttl).await;
+    block_in_place(|| {
+        let sessions = get(&server, "/v1/session/list");
+        // It may have run out by now.
+        if let Some(session) = sessions[0]["ID"].as_str() {
+            put(&server, &format!("/v1/session/destroy/{session}"), "");
+        }
+    });
+    let first = fake.asked().len();
+    fake.set(good);
+    new_life(&registration, &[before]).await;
+    let old = format!("{before}");
+    let asked = fake.asked().split_off(first);
+    let passed = asked
+        .iter()
+        .filter(|a| a.target.starts_with(PASS) && a.target.contains(&old));
+    assert_eq!(passed.count(), 0, "{asked:?}");
 }
 
 /// The status of every check of a service that the agent has.

@@ -16,7 +16,8 @@ use crate::life::Life;
 /// So many passes are under way at one time: enough to be done at once, few beside the connections
 /// that an agent grants.
 const ABREAST: usize = 8;
-/// Passes the checks of `lives`. Fails with what is the least likely to pass by itself.
+
+/// Passes the checks of those of `lives` that have not ended. Fails with what is the least likely to pass by itself.
 pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Result<()> {
     let room = Arc::new(Semaphore::new(ABREAST));
     // What one request fails with for the agent's sake or the token's the others need not be told.
@@ -27,6 +28,9 @@ pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Res
             (Arc::clone(shared), Arc::clone(&room), Arc::clone(&hopeless));
         passes.spawn(async move {
             let _place = room.acquire().await;
+            if life.ended().is_some() {
+                return Ok(());
+            }
             let cause = hopeless
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
