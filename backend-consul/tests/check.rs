@@ -114,13 +114,13 @@ async fn checks_are_passed_for_as_long_as_no_server_says_anything_of_the_session
     if !available() {
         return;
     }
-    let span = Duration::from_secs(2);
+    let (ttl, session_ttl) = (Duration::from_secs(6), Duration::from_secs(2));
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
     let fake = Fake::start(move |asked| relayed(agent, asked, &asked.target, &asked.body));
     let registry = builder(fake.address())
-        .with_ttl(span)
-        .with_session_ttl(span);
+        .with_ttl(ttl)
+        .with_session_ttl(session_ttl);
     let registry = registry.build().unwrap();
     let registration = live(&registry, instance()).await;
     fake.set(move |asked| match asked.target.starts_with(RENEW) {
@@ -128,7 +128,7 @@ async fn checks_are_passed_for_as_long_as_no_server_says_anything_of_the_session
         false => relayed(agent, asked, &asked.target, &asked.body),
     });
     let id = service_id(&service(), "a", life(&registration));
-    let until = Instant::now() + span * 4;
+    let until = Instant::now() + ttl * 2;
     let mut seen = 0;
     while Instant::now() < until {
         let checks = block_in_place(|| get(&server, "/v1/agent/checks"));

@@ -52,3 +52,61 @@ impl Trouble {
         self.until = Some(Instant::now() + pause);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_discovery_api::{Error, ErrorKind};
+
+    use super::*;
+
+    /// The pauses after so many failures of one kind in a row.
+    fn pauses(most: Duration, kind: ErrorKind) -> Vec<Duration> {
+        let (mut trouble, mut rng) = (Trouble::new(most), Rng::from_seed(5));
+        let mut pause = || {
+            let before = Instant::now();
+            trouble.was(Err(Error::new(kind, "x")), &mut rng);
+            trouble.until.map(|until| until - before)
+        };
+        (0..200).map(|_| pause().expect("a pause")).collect()
+    }
+
+    #[test]
+    fn what_waiting_may_cure_is_tried_soon_and_ever_more_slowly_and_all_else_once_a_second() {
+        let slack = Duration::from_millis(100);
+        let passing = pauses(LAST_RETRY, ErrorKind::Unavailable);
+        assert!(passing[0] <= FIRST_RETRY + slack, "{passing:?}");
+        assert!(
+            passing
+                .iter()
+                .all(|pause| *pause >= LEAST_RETRY && *pause <= LAST_RETRY + slack)
+        );
+        let later = passing[10..].iter().sum::<Duration>() / 190;
+        // Uniform below 2 s: the mean of 190 has a deviation of 0.04 s.
+        assert!(
+            later.abs_diff(Duration::from_secs(1)) < slack * 3,
+            "{later:?}"
+        );
+        let lasting = pauses(LAST_RETRY, ErrorKind::PermissionDenied);
+        assert!(
+            lasting.iter().all(|pause| *pause >= PERMANENT_RETRY),
+            "{lasting:?}"
+        );
+        // Others need their passes: nothing pauses for longer than the rhythm.
+        let rhythm = Duration::from_millis(500);
+        let short = pauses(rhythm, ErrorKind::PermissionDenied);
+        assert!(
+            short.iter().all(|pause| *pause <= rhythm + slack),
+            "{short:?}"
+        );
+    }
+
+    #[test]
+    fn what_succeeds_is_followed_by_no_pause() {
+        let (mut trouble, mut rng) = (Trouble::new(LAST_RETRY), Rng::from_seed(5));
+        for _ in 0..20 {
+            trouble.was(Err(Error::new(ErrorKind::Unavailable, "x")), &mut rng);
+        }
+        trouble.was(Ok(()), &mut rng);
+        assert_eq!((trouble.until, trouble.failed), (None, 0));
+    }
+}
