@@ -1,7 +1,7 @@
 //! What keeps the registrations of a handle alive: one session, and one beat for all their checks.
 //!
 //! All checks are passed together, so that those of a process that dies lapse together too, and
-//! clients see its end as one loss and not as many.
+//! clients see its end as one loss and not as many. Only what has failed is passed in between.
 
 mod beat;
 mod ghost;

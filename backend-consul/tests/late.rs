@@ -13,7 +13,7 @@ use tokio::task::block_in_place;
 
 use support::fake::{Answer, Asked, Fake, relayed};
 use support::harness::builder;
-use support::operator::{Owned, get, key, key_path, owned, put};
+use support::operator::{Owned, agent_services, get, key, key_path, owned, put};
 
 fn service() -> ServiceName {
     "orders".parse().expect("a name")
@@ -28,16 +28,20 @@ fn fence(server: &Server, id: &str) -> Option<Owned> {
     block_in_place(|| owned(server, &key(&service(), id)))
 }
 
-/// The first transaction that takes a key which is not there: it stays on its way, and nobody is
-/// told of it.
+/// A request that stays on its way, so that nobody is told what became of it.
 type Delayed = Arc<Mutex<Option<Asked>>>;
 
+/// Delays the first transaction that takes a key which is not there.
 fn delay_the_next_lock(fake: &Fake, agent: SocketAddr) -> Delayed {
+    delay_the_next(fake, agent, |asked| asked.body.contains("check-not-exists"))
+}
+
+fn delay_the_next(fake: &Fake, agent: SocketAddr, which: fn(&Asked) -> bool) -> Delayed {
     let delayed = Delayed::default();
     let holding = Arc::clone(&delayed);
     fake.set(move |asked| {
         let mut held = holding.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_none() && asked.body.contains("check-not-exists") {
+        if held.is_none() && which(asked) {
             *held = Some(asked.clone());
             return Answer::raw("");
         }
@@ -93,6 +97,36 @@ async fn a_lock_that_arrives_after_its_owner_has_left_is_removed() {
         })
         .await;
     }
+}
+
+/// Nobody has registered anything: what stands was told to the agent once more, as its key had gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_that_arrives_after_its_owner_has_left_is_removed() {
+    const TTL: Duration = Duration::from_secs(600);
+    if !available() {
+        return;
+    }
+    let server = block_in_place(|| Server::start(Data::Memory));
+    let agent = server.address();
+    let fake = Fake::start(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+    let registry = builder(fake.address()).with_ttl(TTL).with_session_ttl(TTL);
+    let registry = registry.build().unwrap();
+    let leaving = live(&registry, instance("a")).await;
+    let delayed = delay_the_next(&fake, agent, |asked| {
+        asked.target.ends_with("/agent/service/register")
+    });
+    block_in_place(|| server.call("DELETE", &key_path(&key(&service(), "a")), ""));
+    leaving.load().set(3);
+    let late = eventually("a repair", || async { held(&delayed) }).await;
+    leaving.deregister().await.unwrap();
+    let services = || block_in_place(|| agent_services(&server)).len();
+    assert_eq!(services(), 0);
+    block_in_place(|| put(&server, &late.target, &late.body));
+    assert_eq!(services(), 1, "the repair that was late");
+    eventually("nothing of it", || async {
+        (services() == 0).then_some(())
+    })
+    .await;
 }
 
 const CRITICAL: &str = r#"[{"Node":{"Node":"n"},"Service":{"ID":"x","Service":"orders"},
