@@ -136,7 +136,7 @@ async fn a_jump_of_the_wall_clock_changes_no_registration_no_life_no_load_and_no
                 "its clock is {now} s ahead, not {ahead}"
             );
             assert_eq!(seen, expected, "what the process sees");
-            let listed = bench.consumer.list(&bench.service).await.unwrap();
+            let listed = bench.look().await;
             assert_eq!(ids(&listed), ["jumping", "steady"]);
             assert_eq!(listed.get("jumping").map(|m| m.incarnation()), life);
             assert_eq!(load_of(&listed, "jumping"), Some(LOAD));

@@ -66,9 +66,8 @@ fault! {
             })
             .collect();
         while Instant::now() < until {
-            if let Some(listed) = bench.look().await {
-                assert_eq!(listed.members().len(), FLEET, "{:?}", ids(&listed));
-            }
+            let listed = bench.look().await;
+            assert_eq!(listed.members().len(), FLEET, "{:?}", ids(&listed));
             sleep(Duration::from_millis(100)).await;
         }
         let mut writes = 0;

@@ -109,9 +109,8 @@ fault! {
         let owner = life(&second);
         let until = Instant::now() + TTL;
         while Instant::now() < until {
-            if let Some(listed) = bench.look().await {
-                assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(owner));
-            }
+            let listed = bench.look().await;
+            assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(owner));
             sleep(Duration::from_millis(100)).await;
         }
         second.deregister().await.unwrap();

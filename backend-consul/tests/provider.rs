@@ -41,7 +41,7 @@ with_provider! {
         .await;
         let told = killed.elapsed();
         assert!(told < lapsed + Duration::from_secs(2), "critical after {lapsed:?}, told after {told:?}");
-        let listed = bench.consumer.list(&bench.service).await.unwrap();
+        let listed = bench.look().await;
         assert_eq!(ids(&listed), ["staying"]);
         // The session owns the id for a little longer.
         eventually("the id to be free", || async { bench.owned("dying").is_none().then_some(()) }).await;
@@ -95,10 +95,9 @@ with_provider! {
         let until = Instant::now() + TTL + Duration::from_secs(2);
         let life = plimsoll_test_servers::probe::life(&successor);
         while Instant::now() < until {
-            if let Some(listed) = bench.look().await {
-                assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(life), "another life is in sight");
-                assert_eq!(load_of(&listed, "a"), Some(5), "a load of another life");
-            }
+            let listed = bench.look().await;
+            assert_eq!(listed.get("a").map(|m| m.incarnation()), Some(life), "another life is in sight");
+            assert_eq!(load_of(&listed, "a"), Some(5), "a load of another life");
             let fence = bench.owned("a").unwrap();
             assert_eq!(fence.life(), Some(life));
             assert_ne!(fence.session, asleep.session);
@@ -139,10 +138,9 @@ with_provider! {
         let owner = bench.owned("a").unwrap().life();
         let until = Instant::now() + TTL * 2;
         while Instant::now() < until {
-            if let Some(listed) = bench.look().await {
-                assert_eq!(listed.get("a").map(|m| m.incarnation()), owner);
-                assert_eq!(load_of(&listed, "a"), Some(one));
-            }
+            let listed = bench.look().await;
+            assert_eq!(listed.get("a").map(|m| m.incarnation()), owner);
+            assert_eq!(load_of(&listed, "a"), Some(one));
             sleep(Duration::from_millis(100)).await;
         }
         block_in_place(|| first.kill());

@@ -45,13 +45,9 @@ impl Bench {
         probe::listed(&self.consumer, &self.service, what, wanted).await
     }
 
-    /// What the list shows; nothing if there was no answer in time, as of a busy machine.
-    pub async fn look(&self) -> Option<Snapshot> {
-        match self.consumer.list(&self.service).await {
-            Ok(listed) => Some(listed),
-            Err(cause) if cause.is_retryable() => None,
-            Err(cause) => panic!("not listed: {cause}"),
-        }
+    /// What the list shows; asked for again where a busy machine leaves it without an answer.
+    pub async fn look(&self) -> Snapshot {
+        self.listed("an answer", |_| true).await
     }
 
     pub fn owned(&self, id: &str) -> Option<Owned> {
