@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
-    Event, EventType, GetOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchRequestSender,
-    WatchResponse, WatchResponseStream,
+    Event, EventType, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, WatchOptions,
+    WatchRequestSender, WatchResponse, WatchResponseStream,
 };
-use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::error::{failed, gone};
+use crate::codec;
+use crate::error::{cancelled, failed, gone};
 use crate::history::Seen;
 use crate::link::Link;
 
@@ -54,11 +55,13 @@ enum Order {
     Leave(i64),
 }
 
-/// A key to watch, the lease it must be under, and the revision that it was last written at.
+/// A key to watch, the lease it must be under, the life it must be of, and the revision that it was
+/// last written at.
 #[derive(Debug)]
 struct Post {
     key: String,
     lease: i64,
+    life: Incarnation,
     written: Arc<AtomicI64>,
     gone: watch::Sender<Option<Error>>,
     attentive: watch::Sender<bool>,
@@ -77,9 +80,15 @@ impl Sentinel {
         Self { orders, task }
     }
 
-    /// Watches `key`, which was written under `lease` at the revision `written`; that is raised
-    /// when it is written again.
-    pub(crate) fn attend(&self, key: &str, lease: i64, written: Arc<AtomicI64>) -> Watched {
+    /// Watches `key`, which was written for `life` under `lease` at the revision `written`; that is
+    /// raised when it is written again.
+    pub(crate) fn attend(
+        &self,
+        key: &str,
+        lease: i64,
+        life: Incarnation,
+        written: Arc<AtomicI64>,
+    ) -> Watched {
         static NUMBER: AtomicI64 = AtomicI64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (gone, is_gone) = watch::channel(None);
@@ -87,6 +96,7 @@ impl Sentinel {
         let post = Post {
             key: key.to_owned(),
             lease,
+            life,
             written,
             gone,
             attentive,
@@ -98,6 +108,15 @@ impl Sentinel {
             attentive: is_attentive,
             orders: self.orders.clone(),
         }
+    }
+}
+
+impl Post {
+    /// Whether `kv` is the record of this life. A value may be exchanged with the lease left as it
+    /// is.
+    fn owns(&self, kv: &KeyValue) -> bool {
+        let owner = codec::owner(kv.value(), kv.create_revision());
+        kv.lease() == self.lease && owner.incarnation == self.life && !owner.departed
     }
 }
 
@@ -276,6 +295,7 @@ impl Task {
             .header()
             .map_or(0, etcd_client::ResponseHeader::revision);
         let found = answer.op_responses().into_iter();
+        let mut rewritten = Vec::new();
         for ((number, written), found) in numbers.iter().zip(written).zip(found) {
             let TxnOpResponse::Get(found) = found else {
                 continue;
@@ -286,10 +306,34 @@ impl Task {
                 Some(kv) if kv.mod_revision() < written => {
                     self.lose(*number, "the key was set back to what it was before");
                 }
+                Some(kv) if kv.mod_revision() > written => rewritten.push(*number),
                 Some(_) => {}
             }
         }
+        for number in rewritten {
+            self.examine(number).await?;
+        }
         Ok(revision)
+    }
+
+    /// Reads the whole record of one that was written since it was known to be: by an update whose
+    /// reply was lost, or by somebody else.
+    async fn examine(&mut self, number: i64) -> Result<()> {
+        let post = &self.posts[&number];
+        let key = post.key.as_str();
+        let before = self.link.history().known();
+        let found = self
+            .link
+            .kv(|mut kv| async move { kv.get(key, None).await });
+        let found = found.await?;
+        self.link.history().place(before, found.header())?;
+        match found.kvs().first().filter(|kv| post.owns(kv)) {
+            Some(kv) => {
+                post.written.fetch_max(kv.mod_revision(), Ordering::Relaxed);
+            }
+            None => self.lose(number, "the key is gone, or another's"),
+        }
+        Ok(())
     }
 
     fn lose(&mut self, number: i64, why: &str) {
@@ -348,15 +392,13 @@ impl Task {
     fn hear(&mut self, message: &WatchResponse) -> Result<()> {
         let number = message.watch_id();
         if message.canceled() {
-            // One that was given up is confirmed so; any other is to be asked for anew.
-            return match self.posts.get(&number) {
-                None => Ok(()),
-                Some(_) => Err(
-                    Error::new(ErrorKind::Unavailable, "the server cancelled a watch")
-                        .with_context("reason", message.cancel_reason())
-                        .with_context("compacted", message.compact_revision().to_string()),
-                ),
-            };
+            // One that was given up is confirmed so; any other is to be asked for anew. One that is
+            // refused as it is asked for goes by no number of ours at some servers: so it is when
+            // the token has run out that the stream was opened with.
+            if message.created() || self.posts.contains_key(&number) {
+                return Err(cancelled(message));
+            }
+            return Ok(());
         }
         let Some(post) = self.posts.get(&number) else {
             return Ok(());
@@ -364,10 +406,8 @@ impl Task {
         if message.created() {
             post.attentive.send_replace(true);
         }
-        let lease = post.lease;
         let is_lost = |event: &Event| {
-            event.event_type() == EventType::Delete
-                || event.kv().is_none_or(|kv| kv.lease() != lease)
+            event.event_type() == EventType::Delete || event.kv().is_none_or(|kv| !post.owns(kv))
         };
         if message.events().iter().any(is_lost) {
             self.lose(number, "the key was deleted or overwritten");
