@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
-use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
+use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;
 
@@ -96,7 +96,13 @@ fault! {
     async fn a_claim_that_was_given_up_is_void_after_its_removal(stage: Stage) {
         let provider = first_through(&stage).await;
         // With this there is a lease, and afterwards nothing that is written by itself.
-        live(&provider, "z").await.deregister().await.unwrap();
+        let last = live(&provider, "z").await;
+        let streams = async |count| {
+            eventually("as many streams", || async { (stage.server.streams("Watch") == count).then_some(()) }).await;
+        };
+        streams(1.0).await;
+        last.deregister().await.unwrap();
+        streams(0.0).await;
         let lease = provider.lease_id().unwrap();
         let before = stage.server.calls("Txn");
         stage.proxy.set(Mode::Delay(Duration::from_secs(10)));
@@ -182,6 +188,100 @@ fault! {
         watcher.set(Mode::Pass);
         shown(&mut watch, "both, live", |s| ids(s) == ["a", "b"] && s.freshness().is_live()).await;
         drop(registration);
+    }
+}
+
+fault! {
+    /// It is told of what happens, and when nothing does it cannot know that it would be.
+    async fn a_watch_whose_server_hears_nothing_is_told_the_news_and_in_a_quiet_time_knows_that_it_is_stale(stage: Stage) {
+        let provider = builder(stage.server.address())
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        let _first = live(&provider, "a").await;
+        let watcher = Proxy::start(stage.server.address(), Mode::Pass);
+        let consumer = builder(watcher.address()).build().unwrap();
+        let mut watch = consumer.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+        watcher.set(Mode::HoldRequests);
+        let _second = live(&provider, "b").await;
+        shown(&mut watch, "both", |s| ids(s) == ["a", "b"]).await;
+        let quiet = Instant::now();
+        shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
+        assert!(quiet.elapsed() < Duration::from_secs(10), "{:?}", quiet.elapsed());
+        let _third = live(&provider, "c").await;
+        watcher.set(Mode::Pass);
+        shown(&mut watch, "all, live", |s| ids(s) == ["a", "b", "c"] && s.freshness().is_live()).await;
+    }
+}
+
+/// For longer than the lease, and the other way is open all the time.
+async fn a_cut_of_one_way_ends_with_a_new_life(stage: Stage, mode: Mode) {
+    let registration = stage.live("a").await;
+    let before = life(&registration);
+    stage.proxy.set(mode);
+    eventually("the key to go", || async {
+        stage.key("a").await.is_none().then_some(())
+    })
+    .await;
+    assert!(
+        !registration.state().is_live(),
+        "it believes in what has ended"
+    );
+    registration.load().set(77);
+    stage.proxy.set(Mode::Pass);
+    new_life(&registration, &[before]).await;
+    stage
+        .listed("its load", |s| load_of(s, "a") == Some(77))
+        .await;
+    eventually("no lease to be left over", || async {
+        (stage.operator.leases().await == [stage.provider.lease_id()?]).then_some(())
+    })
+    .await;
+}
+
+fault! {
+    async fn requests_that_arrive_no_more_end_with_a_new_life(stage: Stage) {
+        a_cut_of_one_way_ends_with_a_new_life(stage, Mode::HoldRequests).await;
+    }
+}
+
+fault! {
+    async fn replies_that_arrive_no_more_end_with_a_new_life(stage: Stage) {
+        a_cut_of_one_way_ends_with_a_new_life(stage, Mode::HoldReplies).await;
+    }
+}
+
+fault! {
+    /// It is slow to answer, so that what was confirmed is old by the time the answer is there.
+    async fn whoever_asks_right_after_a_slow_answer_is_served_too(stage: Stage) {
+        let slow = Duration::from_millis(300);
+        let provider = timed(EtcdRegistry::builder([stage.proxy.address().to_string()]))
+            .with_lease_ttl(Duration::from_secs(24))
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_request_timeout(Duration::from_secs(5))
+            // The keepalive by itself comes every 8 s.
+            .with_timings(|timings| {
+                timings.renew_interval = Duration::from_millis(200);
+                timings.call_timeout = Duration::from_secs(6);
+            })
+            .build()
+            .unwrap();
+        let registration = live(&provider, "a").await;
+        let lease = provider.lease_id();
+        let mut states = registration.states();
+        let late = tokio::spawn(async move {
+            let is_late = |s: &RegistrationState| {
+                s.cause().is_some_and(|cause| cause.kind() == ErrorKind::TimedOut)
+            };
+            states.wait_for(is_late).await
+        });
+        stage.proxy.set(Mode::Delay(slow));
+        stage.proxy.cut();
+        sleep(Duration::from_secs(9)).await;
+        assert!(!late.is_finished(), "{:?}", late.await);
+        late.abort();
+        assert_eq!((registration.state().is_live(), provider.lease_id()), (true, lease));
     }
 }
 
