@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::LoadUpdater;
-use plimsoll_test_servers::probe::{life, load_of};
+use plimsoll_test_servers::probe::{eventually, life, load_of};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder};
@@ -17,6 +17,11 @@ fault! {
     /// of which is one request, and in the end the exact count.
     async fn a_storm_of_connections_is_one_request_per_interval_and_none_is_wasted(stage: Stage) {
         let registration = stage.live("a").await;
+        // Which is opened with a request.
+        eventually("the stream that watches own keys", || async {
+            (stage.server.streams("Watch") == 1.0).then_some(())
+        })
+        .await;
         let key = load(&stage.service, "a");
         let version = || async { stage.operator.get(&key).await.unwrap().version() };
         let (before, asked, began) = (version().await, stage.server.calls("Txn"), Instant::now());
@@ -34,7 +39,7 @@ fault! {
         let most = began.elapsed().as_millis() / 50 + 2;
         let writes = version().await - before;
         assert!(opened > 2_000, "{opened} connections make no storm");
-        assert!(writes > 50 && u128::from(writes.unsigned_abs()) <= most, "{writes} writes, {most} allowed");
+        assert!(writes > 20 && u128::from(writes.unsigned_abs()) <= most, "{writes} writes, {most} allowed");
         let asked = stage.server.calls("Txn") - asked;
         #[expect(clippy::cast_precision_loss, reason = "a small number")]
         let wasted = asked - writes as f64;
@@ -44,7 +49,7 @@ fault! {
 }
 
 fault! {
-    /// As many as the server takes, by the connection that keeps the lease too.
+    /// Many times as many as the server takes, by the connection that keeps the lease too.
     async fn loads_beyond_what_the_server_takes_cost_no_life(stage: Stage) {
         let provider = builder(stage.proxy.address())
             .with_timings(|timings| {
@@ -61,13 +66,14 @@ fault! {
             value += 1;
             for registration in &registrations {
                 registration.load().set(value);
-                assert!(registration.state().is_live(), "{:?}", registration.state());
             }
             sleep(Duration::from_millis(2)).await;
         }
-        let rate = (stage.server.calls("Txn") - asked) / began.elapsed().as_secs_f64();
-        eprintln!("{rate:.0} loads a second were written");
-        assert!(rate > 500.0, "{rate:.0} a second is no flood");
+        let written = stage.server.calls("Txn") - asked;
+        #[expect(clippy::cast_precision_loss, reason = "a small number")]
+        let wanted = (value * 300) as f64;
+        eprintln!("{written} of {wanted} loads were written in {:?}", began.elapsed());
+        assert!(wanted > written * 5.0, "{wanted} loads are no flood where {written} are written");
         assert_eq!(registrations.iter().map(life).collect::<Vec<_>>(), lives);
         assert_eq!(provider.lease_id(), lease);
         stage.listed("the last load of all", |s| {
