@@ -161,7 +161,8 @@ fault! {
         stage.operator.overwrite(&identity(&stage.service, "a"), b"garbage").await;
         let _not_yet = registration.deregister().await;
         stage.proxy.set(Mode::Pass);
-        eventually("no key", || async { stage.operator.records().await.is_empty().then_some(()) }).await;
+        eventually("the removal", || async { registration.deregister().await.ok() }).await;
+        assert!(stage.operator.records().await.is_empty());
     }
 }
 
