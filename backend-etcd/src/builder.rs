@@ -380,8 +380,8 @@ fn timings(ttl: Duration, call_timeout: Duration) -> Timings {
     timings.deregister_timeout = call_timeout + Duration::from_secs(1);
     timings.lease = Some(ttl - FRESH);
     timings.renew_interval = ttl / 3;
-    // The lease tells at once when it is lost. So long it may take at the most until whoever waits
-    // tries again, and that is also the window over which leases that ended together come back.
+    // The lease tells at once when it is lost, and those that ended together wait for a turn of their
+    // own, of no more than this, before they ask for another one.
     timings.backoff.cap = Duration::from_secs(2);
     timings.hold_down.grace = timings.hold_down.grace.max(ttl * 3);
     timings

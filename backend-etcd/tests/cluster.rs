@@ -212,7 +212,6 @@ async fn parted_from(pick: impl Fn(usize) -> usize, within: Duration) {
     })
     .await;
     let took = began.elapsed();
-    eprintln!("the news came {took:?} after the cut");
     assert!(took < within, "{took:?}");
     state(&registration, "Live", RegistrationState::is_live).await;
     assert_eq!(life(&registration), before);

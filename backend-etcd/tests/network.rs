@@ -173,11 +173,14 @@ fault! {
     }
 }
 
+/// For pings of the connection, which would tell as well.
+const RARELY: Duration = Duration::from_secs(600);
+
 fault! {
     async fn a_watch_that_is_half_open_is_noticed_and_opened_again(stage: Stage) {
         let registration = stage.live("a").await;
         let watcher = Proxy::start(stage.server.address(), Mode::Pass);
-        let consumer = builder(watcher.address()).build().unwrap();
+        let consumer = builder(watcher.address()).with_keep_alive(RARELY, RARELY).build().unwrap();
         let mut watch = consumer.watch(&stage.service).await.unwrap();
         shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
         watcher.set(Mode::HoldReplies);
@@ -200,7 +203,7 @@ fault! {
             .unwrap();
         let _first = live(&provider, "a").await;
         let watcher = Proxy::start(stage.server.address(), Mode::Pass);
-        let consumer = builder(watcher.address()).build().unwrap();
+        let consumer = builder(watcher.address()).with_keep_alive(RARELY, RARELY).build().unwrap();
         let mut watch = consumer.watch(&stage.service).await.unwrap();
         shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
         watcher.set(Mode::HoldRequests);

@@ -114,7 +114,7 @@ impl Server {
     #[must_use]
     pub fn peer_url(&self) -> String {
         let gate = self.gate.as_ref().map(Proxy::address);
-        format!("http://{}", gate.unwrap_or(self.peer_address()))
+        format!("http://{}", gate.unwrap_or_else(|| self.peer_address()))
     }
 
     fn peer_address(&self) -> SocketAddr {
