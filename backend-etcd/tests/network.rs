@@ -14,7 +14,7 @@ use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder, timed};
-use support::operator::identity;
+use support::operator::{identity, load};
 use support::stage::{Stage, instance, live, register, service};
 
 fault! {
@@ -156,20 +156,39 @@ async fn first_through(stage: &Stage) -> EtcdRegistry {
 }
 
 fault! {
-    /// Each load is the absolute one, so that repeating a write that had arrived does no harm.
+    /// And that is what it was before, so that nothing seems to be left to write.
     async fn loads_whose_replies_were_lost_end_at_the_current_one(stage: Stage) {
-        let registration = stage.live("a").await;
-        let load = registration.load();
-        for _ in 0..5 {
-            let guard = load.acquire();
+        // A load that is written anew because it has aged would hide one that is not.
+        let provider = builder(stage.proxy.address())
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        let registration = live(&provider, "a").await;
+        let (before, handle) = (life(&registration), registration.load());
+        let key = load(&stage.service, "a");
+        let written = async |value: &str| {
+            let kv = stage.operator.get(&key).await.unwrap();
+            kv.value() == value.as_bytes()
+        };
+        for _ in 0..3 {
             stage.proxy.set(Mode::HoldReplies);
-            sleep(Duration::from_millis(200)).await;
-            stage.proxy.set(Mode::Pass);
+            let guard = handle.acquire();
+            eventually("the write to arrive", || async { written("1").await.then_some(()) }).await;
             drop(guard);
+            stage.proxy.set(Mode::Pass);
+            stage.listed("the load of nobody", |s| load_of(s, "a") == Some(0)).await;
         }
-        stage.listed("the load of nobody", |s| load_of(s, "a") == Some(0)).await;
-        load.set(3);
-        stage.listed("the load", |s| load_of(s, "a") == Some(3)).await;
+        for value in [5, 0] {
+            stage.proxy.set(Mode::HoldReplies);
+            handle.set(7);
+            eventually("the write to arrive", || async { written("7").await.then_some(()) }).await;
+            handle.set(value);
+            stage.proxy.set(Mode::Pass);
+            // Refused as long as nobody knows whether the record stands.
+            eventually("a flush", || async { handle.flush().await.ok() }).await;
+            assert!(written(&value.to_string()).await, "what was flushed is not there");
+        }
+        assert_eq!(life(&registration), before);
     }
 }
 

@@ -84,8 +84,8 @@ fault! {
 
 /// So many processes, as far as the server can tell: each has a connection and a lease of its own.
 const HANDLES: usize = 40;
-/// The window over which leases that ended together come back.
-const WINDOW: Duration = Duration::from_secs(4);
+/// The window over which leases that ended together come back, where nothing else is shorter.
+const WINDOW: Duration = Duration::from_millis(1_333);
 
 fault! {
     /// Every lease ends at one moment, as the server runs again, and clients must not notice.
@@ -93,9 +93,9 @@ fault! {
         let (mut handles, mut registrations) = (Vec::new(), Vec::new());
         for number in 0..HANDLES {
             let handle = builder(stage.server.address())
-                .with_connect_timeout(WINDOW)
-                .with_request_timeout(WINDOW)
-                .with_timings(|timings| timings.backoff.cap = WINDOW)
+                .with_connect_timeout(TTL)
+                .with_request_timeout(TTL)
+                .with_timings(|timings| timings.backoff.cap = TTL)
                 .build()
                 .unwrap();
             registrations.push(live(&handle, &format!("m{number}")).await);

@@ -47,10 +47,12 @@ impl Granting {
 }
 
 /// How long the leases of processes that ended at one moment may take to come back: as long as the
-/// longest pause of the backoff, and half of the time that a claim has, of which they are a part.
+/// longest pause of the backoff, half of the time that a claim has, of which it is a part, and a third
+/// of the lease, which is counted from the beginning of the claim.
 pub(super) fn window(config: &Config) -> Duration {
     let timings = config.timings;
-    timings.backoff.cap.min(timings.call_timeout / 2)
+    let cap = timings.backoff.cap.min(timings.call_timeout / 2);
+    cap.min(config.lease_ttl / 3)
 }
 
 /// The time to live of the lease `id`, in seconds, which was `granted` before; it has `left` of it.
