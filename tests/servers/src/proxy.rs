@@ -231,6 +231,10 @@ fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>) {
         let Ok(upstream) = TcpStream::connect(server) else {
             continue;
         };
+        for end in [&client, &upstream] {
+            // What passes at once must not wait for an acknowledgement of what passed before.
+            let _slow_otherwise = end.set_nodelay(true);
+        }
         let pair = || Some([client.try_clone().ok()?, upstream.try_clone().ok()?]);
         let (Some([c, s]), Some(kept)) = (pair(), pair()) else {
             continue;
