@@ -55,8 +55,8 @@ fault! {
             // Longer than a busy machine takes for anything, and shorter than this lasts.
             .with_lease_ttl(TTL * 2)
             .with_timings(|timings| {
-                timings.load.min_interval = Duration::from_millis(1);
-                timings.load.settle = Duration::from_millis(1);
+                timings.load.min_interval = Duration::ZERO;
+                timings.load.settle = Duration::ZERO;
             })
             .build()
             .unwrap();
