@@ -4,8 +4,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::LoadUpdater;
+use plimsoll_discovery_api::{LoadUpdater, RegistrationState};
 use plimsoll_test_servers::probe::{eventually, life, load_of};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder};
@@ -62,6 +63,12 @@ fault! {
             .unwrap();
         let registrations = live_many(&provider, 300).await;
         let (lives, lease) = (registrations.iter().map(life).collect::<Vec<_>>(), provider.lease_id());
+        let mut lost = JoinSet::new();
+        for registration in &registrations {
+            let mut states = registration.states();
+            let is_lost = |s: &RegistrationState| matches!(s, RegistrationState::Lost { .. });
+            lost.spawn(async move { states.wait_for(is_lost).await });
+        }
         let (asked, began) = (stage.server.calls("Txn"), Instant::now());
         let mut value = 0;
         while began.elapsed() < TTL * 3 {
@@ -76,6 +83,8 @@ fault! {
         let wanted = (value * 300) as f64;
         eprintln!("{written} of {wanted} loads were written in {:?}", began.elapsed());
         assert!(wanted > written * 5.0, "{wanted} loads are no flood where {written} are written");
+        // Nor was any of them unconfirmed for the time of a lease.
+        assert!(lost.try_join_next().is_none());
         assert_eq!(registrations.iter().map(life).collect::<Vec<_>>(), lives);
         assert_eq!(provider.lease_id(), lease);
         stage.listed("the last load of all", |s| {
