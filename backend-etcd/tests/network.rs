@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry};
+use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry, Status};
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;
@@ -189,6 +189,37 @@ fault! {
             assert!(written(&value.to_string()).await, "what was flushed is not there");
         }
         assert_eq!(life(&registration), before);
+    }
+}
+
+fault! {
+    /// Whoever watches the key finds it written by nobody that it knows of.
+    async fn an_update_whose_reply_was_lost_costs_no_life_and_ends_at_the_current_one(stage: Stage) {
+        let registration = stage.live("a").await;
+        let (before, lease) = (life(&registration), stage.provider.lease_id());
+        let created = stage.key("a").await.unwrap().create_revision();
+        for status in [Status::Draining, Status::OutOfService] {
+            let known = stage.key("a").await.unwrap().mod_revision();
+            stage.proxy.set(Mode::HoldReplies);
+            registration.set_status(status).unwrap();
+            eventually("the update to arrive", || async {
+                stage.key("a").await.filter(|kv| kv.mod_revision() > known)
+            })
+            .await;
+            registration.set_status(Status::Up).unwrap();
+            stage.proxy.set(Mode::Pass);
+            stage.listed("what it was before", |s| {
+                s.get("a").is_some_and(|m| m.instance().status() == Status::Up)
+            })
+            .await;
+            eventually("the key to be watched again", || async {
+                (stage.server.metric("etcd_debugging_mvcc_watcher_total") == 1.0).then_some(())
+            })
+            .await;
+        }
+        state(&registration, "Live", RegistrationState::is_live).await;
+        assert_eq!((life(&registration), stage.provider.lease_id()), (before, lease));
+        assert_eq!(stage.key("a").await.map(|kv| kv.create_revision()), Some(created));
     }
 }
 
