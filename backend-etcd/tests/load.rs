@@ -5,6 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{LoadUpdater, RegistrationState};
+use plimsoll_test_servers::Mode;
 use plimsoll_test_servers::probe::{eventually, life, load_of};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -50,7 +51,7 @@ fault! {
 }
 
 fault! {
-    /// Many times as many as the server takes, by the connection that keeps the lease too.
+    /// Many times as many as the way to the server takes, by the connection that keeps the lease too.
     async fn loads_beyond_what_the_server_takes_cost_no_life(stage: Stage) {
         let provider = builder(stage.proxy.address())
             // Longer than a busy machine takes for anything, and shorter than this lasts.
@@ -63,6 +64,8 @@ fault! {
             .unwrap();
         let registrations = live_many(&provider, 300).await;
         let (lives, lease) = (registrations.iter().map(life).collect::<Vec<_>>(), provider.lease_id());
+        // So that what keeps the lease must queue behind loads: some 300 kB a second.
+        stage.proxy.set(Mode::Delay(Duration::from_millis(50)));
         let mut lost = JoinSet::new();
         for registration in &registrations {
             let mut states = registration.states();
