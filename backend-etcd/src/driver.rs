@@ -93,16 +93,7 @@ impl EtcdDriver {
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
-        let before = self.link.history().known();
-        let answer = self
-            .link
-            .kv(|mut kv| {
-                let txn = txn.clone();
-                async move { kv.txn(txn).await }
-            })
-            .await?;
-        self.link.history().place(before, answer.header())?;
-        Ok(answer)
+        self.link.commit(txn).await
     }
 
     /// The same, for what is written under `lease`.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Error as Native, KvClient};
+use etcd_client::{Error as Native, KvClient, Txn, TxnResponse};
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::time::{Instant, timeout};
 
@@ -233,6 +233,19 @@ impl Link {
         F: Future<Output = Result<T, Native>> + Send,
     {
         self.call(|connection| call(connection.kv)).await
+    }
+
+    /// Commits `txn`, and sees that its answer has a place in the history.
+    pub(crate) async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
+        let before = self.history().known();
+        let answer = self
+            .kv(|mut kv| {
+                let txn = txn.clone();
+                async move { kv.txn(txn).await }
+            })
+            .await?;
+        self.history().place(before, answer.header())?;
+        Ok(answer)
     }
 }
 

@@ -160,16 +160,7 @@ impl Task {
         // Known before it is asked: no answer that is true can be of an earlier one.
         let written = |number: &i64| self.posts[number].written.load(Ordering::Relaxed);
         let written: Vec<_> = numbers.iter().map(written).collect();
-        let before = self.link.history().known();
-        let txn = Txn::new().and_then(reads);
-        let answer = self
-            .link
-            .kv(|mut kv| {
-                let txn = txn.clone();
-                async move { kv.txn(txn).await }
-            })
-            .await?;
-        self.link.history().place(before, answer.header())?;
+        let answer = self.link.commit(Txn::new().and_then(reads)).await?;
         let revision = answer
             .header()
             .map_or(0, etcd_client::ResponseHeader::revision);
