@@ -76,7 +76,7 @@ fault! {
         const MANY: usize = 10_000;
         let _first = bench.live("first").await;
         let consumer = builder(bench.server.address())
-            .with_timings(|timings| timings.call_timeout = PATIENCE)
+            .with_timings(|timings| (timings.call_timeout, timings.list_timeout) = (PATIENCE, PATIENCE))
             .build()
             .unwrap();
         let watch = consumer.watch(&bench.service).await.unwrap();
