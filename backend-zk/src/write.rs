@@ -16,6 +16,9 @@ use crate::error::{failed_at, gone};
 use crate::paths::Nodes;
 use crate::session::Connection;
 
+/// Of two lives that publish more often than this, hardly ever will both have done so as often.
+const AMBIGUOUS: f64 = 16.0;
+
 impl ZkDriver {
     /// Replaces the identity, on condition that it and the load are as they were last written.
     pub(crate) async fn write_identity(&self, claim: &ZkClaim, record: &Record) -> Result<()> {
@@ -98,11 +101,10 @@ impl ZkDriver {
     /// Whether another life could have published as often as this one, while this process was held
     /// up for so long that its session just outlived it.
     fn could_be_of_another(&self, claim: &ZkClaim, versions: Versions) -> bool {
-        let interval = self.load_interval();
-        let most = claim.granted.div_duration_f64(interval);
+        let most = claim.granted.div_duration_f64(self.load_interval());
         versions
             .load
-            .is_none_or(|published| f64::from(published) <= most)
+            .is_none_or(|published| f64::from(published) <= most.min(AMBIGUOUS))
     }
 
     /// Reads the versions of `claim` anew, after they were not what was thought.

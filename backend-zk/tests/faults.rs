@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry, Snapshot};
-use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready, state};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, live, ready, state};
 use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
@@ -214,7 +214,9 @@ fault! {
         let began = Instant::now();
         let handles: Vec<_> = (0..HANDLES).map(|_| {
             let hosts = hosts.map(|address| address.to_string());
-            let registry = builder_for(hosts).with_connect_timeout(limit).build().unwrap();
+            // With which the client library would give each host 8 s.
+            let registry = builder_for(hosts).with_session_timeout(Duration::from_secs(20));
+            let registry = registry.with_connect_timeout(limit).build().unwrap();
             tokio::spawn(async move {
                 eventually("a connection", || async { registry.services().await.ok() }).await;
                 began.elapsed()
@@ -235,7 +237,8 @@ fault! {
             .build()
             .unwrap();
         assert_eq!(eager.session_timeout(), None);
-        eager.services().await.unwrap();
+        // A busy machine may take several attempts.
+        eventually("a connection", || async { eager.services().await.ok() }).await;
         assert_eq!(eager.session_timeout(), Some(Duration::from_millis(400)));
         tokio::task::block_in_place(|| bench.server.kill());
         eventually("the end of the connection", || async { eager.services().await.err() }).await;
@@ -273,4 +276,26 @@ async fn a_session_that_was_granted_shorter_is_believed_no_longer() {
     .await;
     let took = cut.elapsed();
     assert!(took < granted + Duration::from_secs(3), "{took:?}");
+}
+
+fault! {
+    /// The server that it is resumed at grants less than the one before did.
+    async fn a_session_that_was_resumed_for_shorter_is_believed_no_longer(bench: Bench) {
+        let (before, after) = (Duration::from_secs(12), Duration::from_secs(2));
+        let provider = builder(bench.proxy.address()).with_session_timeout(before).build().unwrap();
+        let registration = live(&provider, bench.instance("a")).await;
+        let born = life(&registration);
+        assert_eq!(provider.session_timeout(), Some(before));
+        tokio::task::block_in_place(|| bench.server.kill());
+        // So long the client library keeps the session by itself.
+        sleep(before * 7 / 5 + Duration::from_secs(1)).await;
+        tokio::task::block_in_place(|| bench.server.restart_with("maxSessionTimeout=2000\n"));
+        state(&registration, "Live", RegistrationState::is_live).await;
+        assert_eq!((life(&registration), provider.session_timeout()), (born, Some(after)));
+        let cut = Instant::now();
+        bench.proxy.set(Mode::Hold);
+        state(&registration, "Lost", |state| matches!(state, RegistrationState::Lost { .. })).await;
+        let took = cut.elapsed();
+        assert!(took < after + Duration::from_secs(3), "{took:?}");
+    }
 }

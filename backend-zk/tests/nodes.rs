@@ -7,10 +7,12 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use plimsoll_backend_zk::{ZkBuilder, ZkRegistry};
 use plimsoll_discovery_api::{
-    ErrorKind, LoadUpdater, Metadata, RegistrationState, Registry, Snapshot,
+    ErrorKind, Instance, LoadUpdater, Metadata, Registration, RegistrationState, Registry, Snapshot,
 };
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
@@ -120,10 +122,7 @@ fault! {
 fault! {
     /// Nothing is published any more; the watch is told by the node that comes.
     async fn a_deleted_load_node_that_returns_once_is_seen_by_watches(bench: Bench) {
-        let provider = builder(bench.server.address())
-            .with_timings(|timings| timings.load.max_age = Duration::from_secs(600))
-            .build()
-            .unwrap();
+        let provider = quiet(bench.server.address()).build().unwrap();
         let registration = live(&provider, bench.instance("a")).await;
         let mut watch = bench.consumer.watch(&bench.service).await.unwrap();
         shown(&mut watch, "its load", |s| load_of(s, "a") == Some(0)).await;
@@ -184,7 +183,7 @@ fault! {
     async fn a_service_that_may_not_be_read_hides_none_of_the_others(bench: Bench) {
         let _open = bench.live("a").await;
         let alice = builder(bench.server.address()).with_digest("alice", "secret").build().unwrap();
-        let closed = plimsoll_discovery_api::Instance::builder("billing", "10.0.0.7", 1).build().unwrap();
+        let closed = Instance::builder("billing", "10.0.0.7", 1).build().unwrap();
         let _closed = live(&alice, closed).await;
         let names: Vec<_> = bench.consumer.services().await.unwrap();
         assert_eq!(names, ["billing".parse().unwrap(), bench.service.clone()]);
@@ -226,11 +225,16 @@ fault! {
     }
 }
 
+/// A handle that publishes what changes, and repeats nothing.
+fn quiet(address: SocketAddr) -> ZkBuilder {
+    builder(address).with_timings(|timings| timings.load.max_age = Duration::from_secs(600))
+}
+
 /// A life whose requests take so long that its record is gone, and another's in its place, before
 /// they arrive.
 struct Late {
-    _provider: plimsoll_backend_zk::ZkRegistry,
-    registration: plimsoll_discovery_api::Registration,
+    _provider: ZkRegistry,
+    registration: Registration,
     proxy: Proxy,
 }
 
@@ -239,15 +243,11 @@ impl Late {
 
     async fn register(bench: &Bench) -> Self {
         let proxy = Proxy::start(bench.server.address(), Mode::Pass);
-        let provider = builder(proxy.address())
+        let provider = quiet(proxy.address())
             .with_session_timeout(Duration::from_secs(50))
             .with_connect_timeout(Duration::from_secs(25))
-            .with_timings(|timings| {
-                timings.call_timeout = Duration::from_secs(25);
-                timings.load.max_age = Duration::from_secs(600);
-            })
-            .build()
-            .unwrap();
+            .with_timings(|timings| timings.call_timeout = Duration::from_secs(25));
+        let provider = provider.build().unwrap();
         let registration = live(&provider, bench.instance("a")).await;
         Self {
             _provider: provider,
@@ -257,12 +257,13 @@ impl Late {
     }
 
     /// Has another take the id before anything of what it is about to say arrives.
-    async fn is_replaced(&self, bench: &Bench) -> plimsoll_discovery_api::Registration {
+    async fn is_replaced(&self, bench: &Bench) -> Registration {
         let since = Instant::now();
         for path in [load(&bench.service, "a"), identity(&bench.service, "a")] {
             bench.operator.delete(&path, None).await.unwrap();
         }
-        let heir = live(&bench.consumer, bench.instance("a")).await;
+        let heir = quiet(bench.server.address()).build().unwrap();
+        let heir = live(&heir, bench.instance("a")).await;
         assert!(
             since.elapsed() < Self::DELAY,
             "a machine too slow for this: {:?}",

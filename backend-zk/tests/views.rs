@@ -10,7 +10,7 @@ mod support;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::{Registry, Snapshot};
+use plimsoll_discovery_api::{Registry, Rng, Snapshot};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready, shown};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::timeout;
@@ -263,5 +263,33 @@ fault! {
         let error = consumer.list(&bench.service).await.unwrap_err();
         assert!(error.is_retryable(), "{error}");
         assert!(began.elapsed() < limit + Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
+
+fault! {
+    /// Wherever they have got to: asked for, set, read, or followed for a while.
+    async fn watches_that_come_and_go_leave_none_behind(bench: Bench) {
+        const SEED: u64 = 44;
+        let _members = [bench.live("a").await, bench.live("b").await];
+        let old = OldServer::start(bench.server.address(), Some(OldRelease::V3_5));
+        let others = [&bench.consumer, &builder(old.address()).build().unwrap()];
+        let before = monitored(&bench.server, "zk_watch_count");
+        let mut rng = Rng::from_seed(SEED);
+        for _ in 0..1_000 {
+            let consumer = others[rng.below(2)];
+            let mut watch = consumer.watch(&bench.service).await.unwrap();
+            match rng.below(3) {
+                0 => {}
+                1 => {
+                    let moment = Duration::from_micros(rng.next_u64() % 3_000);
+                    let _dropped_in_the_middle = timeout(moment, watch.next()).await;
+                }
+                _ => drop(timeout(PATIENCE, watch.next()).await.unwrap()),
+            }
+        }
+        eventually("as few watches as before", || async {
+            (monitored(&bench.server, "zk_watch_count") == before).then_some(())
+        })
+        .await;
     }
 }
