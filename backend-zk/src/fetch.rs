@@ -1,7 +1,7 @@
 //! Reading nodes, many at a time.
 
 use plimsoll_discovery_api::Result;
-use zookeeper_client::{Client, Error as Native, MultiReadResult, Stat};
+use zookeeper_client::{Error as Native, MultiReadResult, Stat};
 
 use crate::error::failed_at;
 use crate::session::Connection;
@@ -84,20 +84,20 @@ pub(crate) fn found<T>(path: &str, result: Result<T, Native>) -> Result<Option<T
     }
 }
 
-/// How many nodes stand below each of `paths`, pipelined, in their order; none below one that may
-/// not be looked at.
-pub(crate) async fn count_children(connection: &Connection, paths: &[String]) -> Result<Vec<i32>> {
-    let client: &Client = &connection.client;
+/// Whether anything stands below each of `paths`, pipelined, in their order. Of one that may not be
+/// looked at that is taken for granted, as parents do not outlive their children for long.
+pub(crate) async fn are_parents(connection: &Connection, paths: &[String]) -> Result<Vec<bool>> {
+    let Connection { client, .. } = connection;
     let requests: Vec<_> = paths.iter().map(|path| client.check_stat(path)).collect();
-    let mut counts = Vec::with_capacity(paths.len());
+    let mut answers = Vec::with_capacity(paths.len());
     for (path, request) in paths.iter().zip(requests) {
-        counts.push(match connection.answer(request).await {
-            Ok(stat) => stat.map_or(0, |stat| stat.num_children),
-            Err(Native::NoAuth) => 0,
+        answers.push(match connection.answer(request).await {
+            Ok(stat) => stat.is_some_and(|stat| stat.num_children > 0),
+            Err(Native::NoAuth) => true,
             Err(error) => return Err(failed_at(path)(error)),
         });
     }
-    Ok(counts)
+    Ok(answers)
 }
 
 #[cfg(test)]

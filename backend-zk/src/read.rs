@@ -9,7 +9,7 @@ use zookeeper_client::Stat;
 use crate::codec;
 use crate::depart::read_list;
 use crate::error::failed_at;
-use crate::fetch::{Node, Standing, count_children, found, read_all};
+use crate::fetch::{Node, Standing, are_parents, found, read_all};
 use crate::paths::{Branches, Tree, id_of, twin_of};
 use crate::session::Connection;
 
@@ -226,8 +226,8 @@ pub(crate) async fn services(connection: &Connection, tree: &Tree) -> Result<Vec
         return Ok(Vec::new());
     };
     // Whose entries may not be read is a service all the same.
-    let counts = count_children(connection, &below(&root, &keys)).await?;
-    let held = keys.iter().zip(counts).filter(|(_, count)| *count > 0);
+    let held = are_parents(connection, &below(&root, &keys)).await?;
+    let held = keys.iter().zip(held).filter(|(_, held)| *held);
     // A key that is no name is nobody's service.
     Ok(held
         .filter_map(|(key, _)| unescape(key).ok()?.parse().ok())

@@ -5,13 +5,13 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry, Snapshot};
-use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, live, ready, state};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, live, load_of, ready, state};
 use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 
 use support::bench::{Bench, fault, monitored, sessions};
-use support::harness::{SESSION, builder, builder_for, identity, operator, tickets};
+use support::harness::{SESSION, builder, builder_for, identity, load, operator, tickets};
 use support::raw::end_session;
 
 fault! {
@@ -143,14 +143,24 @@ fault! {
 }
 
 fault! {
-    /// Within the session's timeout and one tick of the server, whatever else takes its time.
+    /// Within the session's timeout and one tick of the server, whatever else takes its time; with its
+    /// load, however often that was written, or written anew.
     async fn a_provider_cut_off_for_good_is_removed_when_its_session_ends(bench: Bench) {
-        let _registration = bench.live("a").await;
+        let registration = bench.live("a").await;
         assert_eq!(bench.provider.session_timeout(), Some(SESSION));
+        let path = load(&bench.service, "a");
+        for value in [5, 6, 7] {
+            registration.load().set(value);
+            bench.listed("the load", |s| load_of(s, "a") == Some(value)).await;
+            if value == 5 {
+                bench.operator.delete(&path, None).await.unwrap();
+            }
+        }
         let cut = Instant::now();
         bench.proxy.set(Mode::End);
         bench.listed("nobody", |s| s.members().is_empty()).await;
         let took = cut.elapsed();
+        assert!(bench.operator.check_stat(&path).await.unwrap().is_none());
         let (least, most) = (SESSION / 2, SESSION + Duration::from_secs(3));
         assert!((least..most).contains(&took), "{took:?}");
     }
@@ -165,6 +175,7 @@ fault! {
         let second = stranger.register(bench.instance("b")).await.unwrap();
         let refused = timeout(PATIENCE, second.ready()).await.unwrap().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+        assert!(refused.to_string().contains(&identity(&bench.service, "b")), "{refused}");
         assert!(!format!("{refused:?} {stranger:?}").contains("wrong"));
         let before = monitored(&bench.server, "zk_packets_received");
         sleep(Duration::from_secs(3)).await;
