@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{LoadUpdater, Registration, Registry, Rng};
+use plimsoll_discovery_api::{Instance, LoadUpdater, Registration, Registry, Rng};
 use plimsoll_test_servers::probe::{eventually, life, live};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::task::JoinSet;
@@ -130,40 +130,57 @@ fault! {
 fault! {
     /// Whatever came, went or published meanwhile is shown, once the connection is back.
     async fn a_watch_misses_nothing_over_a_hundred_cuts_by_chance(bench: Bench) {
+        let mut worlds = JoinSet::new();
         for seed in SEEDS {
             let (mut cuts, consumer) = Cuts::new(&bench, seed);
-            let watch = consumer.watch(&bench.service).await.unwrap();
-            let mut present: BTreeMap<String, Registration> = BTreeMap::new();
-            for number in 0..CUTS {
-                let mode = cuts.begin();
-                for _ in 0..=cuts.rng.below(3) {
-                    let id = format!("i{}", cuts.rng.below(7));
-                    match present.remove(&id) {
-                        Some(registration) if cuts.rng.below(2) == 0 => {
-                            registration.load().set(cuts.rng.next_u64() % 1_000);
-                            present.insert(id, registration);
-                        }
-                        Some(registration) => registration.deregister().await.unwrap(),
-                        None => drop(present.insert(id.clone(), bench.live(&id).await)),
+            let (provider, service) = (bench.provider.clone(), format!("orders{seed}"));
+            worlds.spawn(async move {
+                let watch = consumer.watch(&service.parse().unwrap()).await.unwrap();
+                let mut present = BTreeMap::new();
+                for number in 0..CUTS {
+                    let mode = cuts.begin();
+                    for _ in 0..=cuts.rng.below(3) {
+                        let id = format!("i{}", cuts.rng.below(7));
+                        come_go_or_publish(&mut cuts.rng, &provider, &service, id, &mut present).await;
+                        cuts.pause(50).await;
                     }
-                    cuts.pause(50).await;
+                    cuts.end();
+                    eventually(&format!("the truth after cut {number}, {mode}, of seed {seed}"), || async {
+                        let shown = watch.latest().filter(|snapshot| snapshot.freshness().is_live())?;
+                        let registered = shown.members().iter().filter(|m| m.standing().is_registered());
+                        let registered = registered.map(|m| (m.id().as_str(), Some(m.incarnation()), m.load().get()));
+                        let truth = present.iter().map(|(id, r)| {
+                            (id.as_str(), r.state().incarnation(), Some(r.load().current()))
+                        });
+                        registered.eq(truth).then_some(())
+                    })
+                    .await;
                 }
-                cuts.end();
-                let truth = || {
-                    let all = present.iter();
-                    all.map(|(id, r)| (id.clone(), Some(life(r)), Some(r.load().current())))
-                };
-                eventually(&format!("the truth after cut {number}, {mode}, of seed {seed}"), || async {
-                    let shown = watch.latest().filter(|snapshot| snapshot.freshness().is_live())?;
-                    let registered = shown.members().iter().filter(|m| m.standing().is_registered());
-                    let registered = registered.map(|m| (m.id().to_string(), Some(m.incarnation()), m.load().get()));
-                    registered.eq(truth()).then_some(())
-                })
-                .await;
-            }
-            for registration in present.into_values() {
-                registration.deregister().await.unwrap();
-            }
+            });
+        }
+        while let Some(done) = worlds.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+async fn come_go_or_publish(
+    rng: &mut Rng,
+    provider: &ZkRegistry,
+    service: &str,
+    id: String,
+    present: &mut BTreeMap<String, Registration>,
+) {
+    match present.remove(&id) {
+        Some(registration) if rng.below(2) == 0 => {
+            registration.load().set(rng.next_u64() % 1_000);
+            present.insert(id, registration);
+        }
+        Some(registration) => registration.deregister().await.unwrap(),
+        None => {
+            let instance = Instance::builder(service, "10.0.0.7", 8080).with_id(&id);
+            let registration = live(provider, instance.build().unwrap()).await;
+            present.insert(id, registration);
         }
     }
 }
