@@ -84,20 +84,25 @@ pub(crate) fn found<T>(path: &str, result: Result<T, Native>) -> Result<Option<T
     }
 }
 
-/// Whether anything stands below each of `paths`, pipelined, in their order. Of one that may not be
-/// looked at that is taken for granted, as parents do not outlive their children for long.
+/// Whether anything stands below each of `paths`, pipelined, in their order.
 pub(crate) async fn are_parents(connection: &Connection, paths: &[String]) -> Result<Vec<bool>> {
     let Connection { client, .. } = connection;
     let requests: Vec<_> = paths.iter().map(|path| client.check_stat(path)).collect();
     let mut answers = Vec::with_capacity(paths.len());
     for (path, request) in paths.iter().zip(requests) {
-        answers.push(match connection.answer(request).await {
-            Ok(stat) => stat.is_some_and(|stat| stat.num_children > 0),
-            Err(Native::NoAuth) => true,
-            Err(error) => return Err(failed_at(path)(error)),
-        });
+        answers.push(is_parent(path, connection.answer(request).await)?);
     }
     Ok(answers)
+}
+
+/// Of a node that may not be looked at it is taken for granted, as parents do not outlive their
+/// children for long.
+fn is_parent(path: &str, checked: Result<Option<Stat>, Native>) -> Result<bool> {
+    match checked {
+        Ok(stat) => Ok(stat.is_some_and(|stat| stat.num_children > 0)),
+        Err(Native::NoAuth) => Ok(true),
+        Err(error) => Err(failed_at(path)(error)),
+    }
 }
 
 #[cfg(test)]
@@ -115,5 +120,8 @@ mod tests {
         let all = node("/a", Err(Native::ConnectionLoss)).unwrap_err();
         assert_eq!(all.kind(), ErrorKind::Unavailable);
         assert!(all.to_string().contains("/a"), "{all}");
+        assert!(is_parent("/a", Err(Native::NoAuth)).unwrap());
+        assert!(!is_parent("/a", Ok(None)).unwrap());
+        assert!(is_parent("/a", Err(Native::ConnectionLoss)).is_err());
     }
 }

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{Registry, Rng, Snapshot};
-use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready, shown};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, load_of, ready, shown};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::timeout;
 use zookeeper_client::{Acls, CreateMode};
@@ -292,5 +292,31 @@ fault! {
             }
         }
         eventually("as few watches as before", || async { (watches() == before).then_some(()) }).await;
+    }
+}
+
+fault! {
+    /// What an event of the identity has read may be older than the load that it comes with.
+    async fn a_load_among_changes_of_its_identity_is_never_missed(bench: Bench) {
+        const SEED: u64 = 27;
+        let id = write_foreign(&bench, 1, true).await.remove(0);
+        let (identity, load) = (identity(&bench.service, &id), load(&bench.service, &id));
+        let mut watch = bench.consumer.watch(&bench.service).await.unwrap();
+        shown(&mut watch, "it", |s| load_of(s, &id) == Some(1)).await;
+        let (operator, mut rng) = (&bench.operator, Rng::from_seed(SEED));
+        for value in 2..300 {
+            let node = |port: u64| format!(r#"{{"name":"orders","id":"{id}","address":"10.0.0.1","port":{port}}}"#);
+            let (first, second) = (node(value), node(value + 1_000));
+            // All under way at once, so that some are read while others come.
+            let mut writes = Vec::new();
+            for node in [&first, &second].into_iter().cycle().take(2 + rng.below(6)) {
+                writes.push(operator.set_data(&identity, node.as_bytes(), None));
+            }
+            writes.push(operator.set_data(&load, value.to_string().as_bytes(), None));
+            for write in writes {
+                write.await.unwrap();
+            }
+            shown(&mut watch, "its load", |s| load_of(s, &id) == Some(value)).await;
+        }
     }
 }
