@@ -7,6 +7,7 @@
 
 use plimsoll_backend_kit::Record;
 use plimsoll_discovery_api::Result;
+use tokio::time::Instant;
 use zookeeper_client::Error as Native;
 
 use crate::claim::{Versions, ZkClaim};
@@ -65,6 +66,7 @@ impl ZkDriver {
             if self.could_be_of_another(claim, *versions) {
                 self.confirm(&connection, claim).await?;
             }
+            let asked = Instant::now();
             let mut writer = client.new_multi_writer();
             writer
                 .add_check_version(identity, versions.identity)
@@ -79,8 +81,14 @@ impl ZkDriver {
                     versions.load = Some(versions.load.map_or(0, |version| version + 1));
                     return Ok(());
                 }
-                Err(Native::BadVersion | Native::NoNode | Native::NodeExists) => {
+                Err(missing @ (Native::BadVersion | Native::NoNode | Native::NodeExists)) => {
+                    let had_none = versions.load.is_none();
                     *versions = self.recall(&connection, claim).await?;
+                    // The identity is there, so it is the parent of the load that is not: the server
+                    // removes it when it is empty.
+                    if had_none && missing == Native::NoNode {
+                        self.make_parents(&connection, &claim.nodes, asked).await?;
+                    }
                 }
                 Err(error) => return Err(failed_at(path)(error)),
             }

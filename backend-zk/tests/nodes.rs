@@ -135,6 +135,27 @@ fault! {
     }
 }
 
+fault! {
+    /// As it is removed by the server once it is empty, which it is if the only load was deleted.
+    async fn a_load_whose_parent_is_gone_too_returns_with_it(bench: Bench) {
+        let provider = quiet(bench.server.address()).build().unwrap();
+        let registration = live(&provider, bench.instance("a")).await;
+        let mut watch = bench.consumer.watch(&bench.service).await.unwrap();
+        shown(&mut watch, "its load", |s| load_of(s, "a") == Some(0)).await;
+        let path = load(&bench.service, "a");
+        let parent = path.rsplit_once('/').unwrap().0;
+        bench.operator.delete(&path, None).await.unwrap();
+        eventually("its parent to be reaped", || async {
+            bench.operator.check_stat(parent).await.unwrap().is_none().then_some(())
+        })
+        .await;
+        registration.load().set(9);
+        registration.load().flush().await.unwrap();
+        shown(&mut watch, "its load again", |s| load_of(s, "a") == Some(9)).await;
+        assert!(registration.state().is_live());
+    }
+}
+
 /// One that only whoever logs in as `alice` may read.
 async fn create_closed(bench: &Bench, id: &str) -> Client {
     let address = bench.server.address().to_string();
