@@ -237,7 +237,7 @@ fault! {
         let took = began.elapsed();
         println!("followed {MANY} without loads after {took:?}");
         // One after another takes 40 s.
-        assert!(took < Duration::from_secs(10), "{took:?}");
+        assert!(took < Duration::from_secs(25), "{took:?}");
     }
 }
 
