@@ -28,6 +28,8 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const MIN_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Each page has the time of a request; this bounds hundreds of them over a slow line.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A load that is published more rarely is none.
+const MAX_LOAD_INTERVAL: Duration = Duration::from_secs(86_400);
 const DEFAULT_PORT: u16 = 2379;
 const DEFAULT_PREFIX: &str = "plimsoll";
 
@@ -206,8 +208,8 @@ impl EtcdBuilder {
         self
     }
 
-    /// How often a connection is pinged, at the least every 5 s, as servers hang up on who pings
-    /// more often; and how long the answer may take. Default: 6 s and 3 s.
+    /// How often a connection is pinged, 5 s to 1 h, as servers hang up on who pings more often; and
+    /// how long the answer may take, 100 ms to 1 h. Default: 6 s and 3 s.
     pub fn with_keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
         self.keep_alive = (interval, timeout);
         self
@@ -234,8 +236,8 @@ impl EtcdBuilder {
     }
 
     /// The shortest time between two publications of a load, and with it the longest that any
-    /// change, however small, goes unpublished. Default: 2 s, and 10 s for changes below both 8 and
-    /// a tenth.
+    /// change, however small, goes unpublished; at most a day. Default: 2 s, and 10 s for changes
+    /// that are smaller than 8, or than a tenth where that is more.
     pub fn with_load_interval(mut self, interval: Duration) -> Self {
         self.load_interval = Some(interval);
         self
@@ -332,12 +334,22 @@ impl EtcdBuilder {
                 ));
             }
         }
-        if self.keep_alive.0 < MIN_KEEP_ALIVE {
+        if !(MIN_KEEP_ALIVE..=*within.end()).contains(&self.keep_alive.0) {
             let interval = format!("{:?}", self.keep_alive.0);
             return Err(invalid_setting(
                 "keep_alive_interval",
                 &interval,
-                "is below 5 s, at which servers hang up",
+                "is not between 5 s, below which servers hang up, and 1 h",
+            ));
+        }
+        if let Some(interval) = self.load_interval
+            && interval > MAX_LOAD_INTERVAL
+        {
+            let interval = format!("{interval:?}");
+            return Err(invalid_setting(
+                "load_interval",
+                &interval,
+                "is more than a day",
             ));
         }
         if !(MIN_MESSAGE_BYTES..=1 << 30).contains(&self.max_message_bytes) {
@@ -368,7 +380,8 @@ fn timings(ttl: Duration, call_timeout: Duration) -> Timings {
     timings.deregister_timeout = call_timeout + Duration::from_secs(1);
     timings.lease = Some(ttl - FRESH);
     timings.renew_interval = ttl / 3;
-    // The lease tells at once when it is lost; what is left is to spread the herd.
+    // The lease tells at once when it is lost, and those that ended together wait for a turn of their
+    // own, of no more than this, before they ask for another one.
     timings.backoff.cap = Duration::from_secs(2);
     timings.hold_down.grace = timings.hold_down.grace.max(ttl * 3);
     timings

@@ -62,6 +62,8 @@ pub(crate) enum Reading {
 pub(crate) struct Owner {
     pub(crate) incarnation: Incarnation,
     pub(crate) departed: bool,
+    /// Whether it was written as a record of ours is.
+    pub(crate) is_record: bool,
 }
 
 pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
@@ -106,6 +108,7 @@ pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
         incarnation: written.unwrap_or_else(|| foreign(create_revision)),
         // Others may fill the field with what they like.
         departed: written.is_some() && wire.is_some_and(|wire| wire.op == DELETE),
+        is_record: written.is_some(),
     }
 }
 
@@ -246,8 +249,8 @@ mod tests {
         ));
         let owner = owner(&bytes, 9);
         assert_eq!(
-            (owner.incarnation, owner.departed),
-            (record.incarnation, true)
+            (owner.incarnation, owner.departed, owner.is_record),
+            (record.incarnation, true, true)
         );
     }
 
@@ -266,7 +269,8 @@ mod tests {
             assert_eq!(entry.instance.id().as_str(), "10.0.0.1:80");
             assert_eq!(entry.incarnation, Incarnation::from_bits(77));
             assert_eq!(owner(text.as_bytes(), 77).incarnation, entry.incarnation);
-            assert!(!owner(text.as_bytes(), 77).departed);
+            let owner = owner(text.as_bytes(), 77);
+            assert!(!owner.departed && !owner.is_record);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The driver: what a registration does to its two keys.
 
+mod removal;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::claim::{EtcdClaim, Fence, put, unchanged};
 use crate::codec;
 use crate::config::Config;
-use crate::error::{contended, gone};
+use crate::error::{about, contended, gone};
 use crate::holdings::Holdings;
 use crate::keys::{Keys, Tree};
 use crate::lease::{Granted, Lease};
@@ -91,16 +93,7 @@ impl EtcdDriver {
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
-        let before = self.link.history().known();
-        let answer = self
-            .link
-            .kv(|mut kv| {
-                let txn = txn.clone();
-                async move { kv.txn(txn).await }
-            })
-            .await?;
-        self.link.history().place(before, answer.header())?;
-        Ok(answer)
+        self.link.commit(txn).await
     }
 
     /// The same, for what is written under `lease`.
@@ -122,6 +115,44 @@ impl EtcdDriver {
             get(&keys.load),
             get(&self.tree.fence(lease)),
         ]
+    }
+
+    async fn claim_keys(
+        &self,
+        record: &Record,
+        former: &[Incarnation],
+        keys: &Keys,
+    ) -> Result<EtcdClaim> {
+        let held = self.holdings.hold(keys);
+        let lease = self.lease.obtain().await?;
+        let incarnation = record.incarnation;
+        self.fence.enter(lease.id);
+        let doubt = self.fence.doubt(lease.id, incarnation);
+        let (created, revision) = match self.put(record, former, keys, lease).await {
+            Ok(written) => {
+                doubt.settle();
+                written
+            }
+            Err(error) => {
+                doubt.settle_if_refused(&error);
+                return Err(error);
+            }
+        };
+        let written = Arc::new(AtomicI64::new(revision));
+        let key = keys.identity.as_str();
+        let sentinel = self.sentinel();
+        let watched = sentinel.attend(key, lease.id, incarnation, Arc::clone(&written));
+        Ok(EtcdClaim {
+            keys: keys.clone(),
+            incarnation,
+            lease,
+            created,
+            watched,
+            written,
+            _held: held,
+            identity: Mutex::new(revision),
+            load: Mutex::new(revision),
+        })
     }
 
     /// Puts the record, over nothing but what may be replaced. Returns when the identity was
@@ -162,7 +193,9 @@ impl EtcdDriver {
                 Some(kv) => {
                     let owner = codec::owner(kv.value(), kv.create_revision());
                     let life = owner.incarnation;
-                    let is_own = life == record.incarnation || former.contains(&life);
+                    let is_own = life == record.incarnation
+                        || former.contains(&life)
+                        || is_overwritten(owner, kv, lease);
                     if !is_own && !owner.departed {
                         return Err(conflict(keys, life, kv.lease()));
                     }
@@ -188,61 +221,62 @@ impl EtcdDriver {
         Ok((identity.mod_revision(), load))
     }
 
-    /// Marks the record in `kv` as departed, so that watchers know that its removal is meant.
-    /// Returns the revision of the mark; that of `kv`, if the mark cannot be written. Nothing, if
-    /// `kv` is no longer what stands there.
-    async fn announce(&self, keys: &Keys, kv: &KeyValue) -> Result<Option<i64>> {
-        let bytes = codec::departed(kv.value())?;
-        let txn = Txn::new()
-            .when([unchanged(&keys.identity, kv.mod_revision())])
-            .and_then([put(&keys.identity, bytes, kv.lease())]);
-        match self.commit(txn).await {
-            Ok(answer) if answer.succeeded() => Ok(Some(revision_of(answer.header())?)),
-            Ok(_) => Ok(None),
-            // A lease that has ended takes the key with it, and a full store takes no more writes:
-            // neither is a reason not to leave.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::LeaseExpired | ErrorKind::ResourceExhausted
-                ) =>
-            {
-                Ok(Some(kv.mod_revision()))
-            }
-            Err(error) => Err(error),
+    /// Served by the one keepalive of the lease and the one stream that watches all own keys; the
+    /// key itself is read only while that stream is not there.
+    async fn confirm(&self, claim: &EtcdClaim) -> Result<()> {
+        if let Some(cause) = claim.watched.cause() {
+            return Err(cause);
         }
+        if !claim.watched.is_attended() {
+            let txn = Txn::new().and_then(self.reads(&claim.keys, claim.lease.id));
+            Self::recall(claim, &Found::of(&self.commit(txn).await?))?;
+        }
+        self.lease.confirm(claim.lease.id).await
     }
 
-    /// Carries out `deletions` if the identity is as it was at `seen`, and makes void what may still
-    /// come of earlier claims of `lives`. Returns whether that was done.
-    async fn settle(
-        &self,
-        keys: &Keys,
-        seen: i64,
-        deletions: Vec<TxnOp>,
-        lives: &[Incarnation],
-    ) -> Result<bool> {
-        let mut ops = deletions;
-        let in_doubt = self.fence.lease_in_doubt(lives);
-        if let Some(lease) = in_doubt {
-            ops.push(put(&self.tree.fence(lease), "", lease));
+    async fn write_record(&self, claim: &EtcdClaim, record: &Record) -> Result<()> {
+        let bytes = codec::write(record)?;
+        let (key, lease) = (claim.keys.identity.as_str(), claim.lease.id);
+        let mut revision = claim.identity.lock().await;
+        for _ in 0..SETTLE_ATTEMPTS {
+            let txn = Txn::new()
+                .when([unchanged(key, *revision)])
+                .and_then([put(key, bytes.clone(), lease)])
+                .or_else(self.reads(&claim.keys, lease));
+            let answer = self.commit_under(lease, txn).await?;
+            if answer.succeeded() {
+                *revision = revision_of(answer.header())?;
+                claim.written.store(*revision, Ordering::Relaxed);
+                return Ok(());
+            }
+            (*revision, _) = Self::recall(claim, &Found::of(&answer))?;
         }
-        if ops.is_empty() {
-            return Ok(true);
-        }
-        let txn = Txn::new()
-            .when([unchanged(&keys.identity, seen)])
-            .and_then(ops);
-        let Some(lease) = in_doubt else {
-            return Ok(self.commit(txn).await?.succeeded());
-        };
-        let answer = self.commit_under(lease, txn).await?;
-        if answer.succeeded() {
-            self.fence
-                .written(lease, revision_of(answer.header())?, lives);
-        }
-        Ok(answer.succeeded())
+        Err(contended(key))
     }
+
+    async fn write_load(&self, claim: &EtcdClaim, load: u64) -> Result<()> {
+        let (key, lease) = (claim.keys.load.as_str(), claim.lease.id);
+        let mut revision = claim.load.lock().await;
+        for _ in 0..SETTLE_ATTEMPTS {
+            let [created, leased] = claim.is_held();
+            let txn = Txn::new()
+                .when([created, leased, unchanged(key, *revision)])
+                .and_then([put(key, load.to_string(), lease)])
+                .or_else(self.reads(&claim.keys, lease));
+            let answer = self.commit_under(lease, txn).await?;
+            if answer.succeeded() {
+                *revision = revision_of(answer.header())?;
+                return Ok(());
+            }
+            (_, *revision) = Self::recall(claim, &Found::of(&answer))?;
+        }
+        Err(contended(key))
+    }
+}
+
+/// Whether what stands under `lease`, which is this process's own, is nothing that it has written.
+fn is_overwritten(owner: codec::Owner, kv: &KeyValue, lease: Granted) -> bool {
+    kv.lease() == lease.id && !owner.is_record
 }
 
 fn conflict(keys: &Keys, owner: Incarnation, lease: i64) -> Error {
@@ -260,7 +294,11 @@ impl Driver for EtcdDriver {
         let mut capabilities = Capabilities::new("etcd");
         let timings = &self.config.timings;
         // Servers look for ended leases twice a second, and agree on each end.
-        let detection = self.config.lease_ttl + Duration::from_millis(1_500);
+        let asked = self.config.lease_ttl;
+        let ttl = self
+            .granted()
+            .map_or(asked, |granted| granted.ttl.max(asked));
+        let detection = ttl + Duration::from_millis(1_500);
         capabilities.crash_detection = Some(detection);
         capabilities.propagation = Duration::from_millis(200).max(timings.coalesce * 2);
         capabilities.load_interval = timings.load.min_interval;
@@ -287,48 +325,13 @@ impl Driver for EtcdDriver {
     async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<EtcdClaim> {
         let instance = &record.instance;
         let keys = self.tree.keys(instance.service(), instance.id());
-        let held = self.holdings.hold(&keys);
-        let lease = self.lease.obtain().await?;
-        let incarnation = record.incarnation;
-        self.fence.enter(lease.id);
-        let doubt = self.fence.doubt(lease.id, incarnation);
-        let (created, revision) = match self.put(record, former, &keys, lease).await {
-            Ok(written) => {
-                doubt.settle();
-                written
-            }
-            Err(error) => {
-                doubt.settle_if_refused(&error);
-                return Err(error);
-            }
-        };
-        let written = Arc::new(AtomicI64::new(revision));
-        let sentinel = self.sentinel();
-        let watched = sentinel.attend(&keys.identity, lease.id, Arc::clone(&written));
-        Ok(EtcdClaim {
-            keys,
-            incarnation,
-            lease,
-            created,
-            watched,
-            written,
-            _held: held,
-            identity: Mutex::new(revision),
-            load: Mutex::new(revision),
-        })
+        let claimed = self.claim_keys(record, former, &keys).await;
+        claimed.map_err(about(&keys.identity))
     }
 
-    /// Served by the one keepalive of the lease and the one stream that watches all own keys; the
-    /// key itself is read only while that stream is not there.
     async fn renew(&self, claim: &EtcdClaim) -> Result<()> {
-        if let Some(cause) = claim.watched.cause() {
-            return Err(cause);
-        }
-        if !claim.watched.is_attended() {
-            let txn = Txn::new().and_then(self.reads(&claim.keys, claim.lease.id));
-            Self::recall(claim, &Found::of(&self.commit(txn).await?))?;
-        }
-        self.lease.confirm(claim.lease.id).await
+        let confirmed = self.confirm(claim).await;
+        confirmed.map_err(about(&claim.keys.identity))
     }
 
     async fn lost(&self, claim: &EtcdClaim) -> Error {
@@ -336,79 +339,24 @@ impl Driver for EtcdDriver {
             cause = self.lease.lost(claim.lease.id) => cause,
             cause = claim.watched.lost() => cause,
         };
-        cause.with_context("incarnation", claim.incarnation.to_string())
+        about(&claim.keys.identity)(cause)
+            .with_context("incarnation", claim.incarnation.to_string())
     }
 
     async fn update(&self, claim: &EtcdClaim, record: &Record) -> Result<()> {
-        let bytes = codec::write(record)?;
-        let (key, lease) = (claim.keys.identity.as_str(), claim.lease.id);
-        let mut revision = claim.identity.lock().await;
-        for _ in 0..SETTLE_ATTEMPTS {
-            let txn = Txn::new()
-                .when([unchanged(key, *revision)])
-                .and_then([put(key, bytes.clone(), lease)])
-                .or_else(self.reads(&claim.keys, lease));
-            let answer = self.commit_under(lease, txn).await?;
-            if answer.succeeded() {
-                *revision = revision_of(answer.header())?;
-                claim.written.store(*revision, Ordering::Relaxed);
-                return Ok(());
-            }
-            (*revision, _) = Self::recall(claim, &Found::of(&answer))?;
-        }
-        Err(contended(key))
+        let written = self.write_record(claim, record).await;
+        written.map_err(about(&claim.keys.identity))
     }
 
     async fn publish(&self, claim: &EtcdClaim, load: u64) -> Result<()> {
-        let (key, lease) = (claim.keys.load.as_str(), claim.lease.id);
-        let mut revision = claim.load.lock().await;
-        for _ in 0..SETTLE_ATTEMPTS {
-            let [created, leased] = claim.is_held();
-            let txn = Txn::new()
-                .when([created, leased, unchanged(key, *revision)])
-                .and_then([put(key, load.to_string(), lease)])
-                .or_else(self.reads(&claim.keys, lease));
-            let answer = self.commit_under(lease, txn).await?;
-            if answer.succeeded() {
-                *revision = revision_of(answer.header())?;
-                return Ok(());
-            }
-            (_, *revision) = Self::recall(claim, &Found::of(&answer))?;
-        }
-        Err(contended(key))
+        let written = self.write_load(claim, load).await;
+        written.map_err(about(&claim.keys.load))
     }
 
-    async fn release(&self, release: &Release, _claim: Option<&EtcdClaim>) -> Result<()> {
+    async fn release(&self, release: &Release, claim: Option<&EtcdClaim>) -> Result<()> {
         let keys = self.tree.keys(&release.service, &release.id);
-        let lives = &release.incarnations;
-        for _ in 0..SETTLE_ATTEMPTS {
-            let [identity, load, _] = self.reads(&keys, 0);
-            let reads = Txn::new().and_then([identity, load]);
-            let found = Found::of(&self.commit(reads).await?);
-            let other = found.identity.as_ref().map_or(0, KeyValue::mod_revision);
-            let own = found.identity.filter(|kv| {
-                let owner = codec::owner(kv.value(), kv.create_revision());
-                lives.contains(&owner.incarnation)
-            });
-            let (seen, deletions) = match (own, other) {
-                // Not there, or another's.
-                (None, other) => (other, Vec::new()),
-                (Some(kv), _) => {
-                    let Some(seen) = self.announce(&keys, &kv).await? else {
-                        continue;
-                    };
-                    let mut deletions = vec![TxnOp::delete(keys.identity.as_str(), None)];
-                    if found.load.is_some_and(|load| load.lease() == kv.lease()) {
-                        deletions.push(TxnOp::delete(keys.load.as_str(), None));
-                    }
-                    (seen, deletions)
-                }
-            };
-            if self.settle(&keys, seen, deletions, lives).await? {
-                return Ok(());
-            }
-        }
-        Err(contended(&keys.identity))
+        let removed = self.remove(&keys, &release.incarnations, claim).await;
+        removed.map_err(about(&keys.identity))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {

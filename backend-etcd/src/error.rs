@@ -1,6 +1,6 @@
 //! What each of the client's errors means here.
 
-use etcd_client::Error as Native;
+use etcd_client::{Error as Native, WatchResponse};
 use plimsoll_discovery_api::{Error, ErrorKind};
 use tonic::{Code, Status};
 
@@ -81,6 +81,11 @@ pub(crate) fn is_granted_already(error: &Error) -> bool {
     status_of(error).is_some_and(|status| status.message().contains("lease already exists"))
 }
 
+/// Whether it is what a server says that is in good order, whatever its kind.
+pub(crate) fn is_nobodys_fault(error: &Error) -> bool {
+    is_compacted(error) || is_granted_already(error)
+}
+
 /// Whether the server knows of no users, so that none can be authenticated.
 pub(crate) fn is_auth_disabled(error: &Native) -> bool {
     matches!(error, Native::GRpcStatus(status)
@@ -108,6 +113,19 @@ pub(crate) fn failed(error: Native) -> Error {
     Error::new(kind(&error), "the etcd server refused or lost the call").with_source(error)
 }
 
+/// The server has ended a watch, or refused to begin it.
+pub(crate) fn cancelled(message: &WatchResponse) -> Error {
+    let reason = message.cancel_reason();
+    let kind = if reason.contains("permission denied") {
+        ErrorKind::PermissionDenied
+    } else {
+        ErrorKind::Unavailable
+    };
+    Error::new(kind, "the server cancelled the watch")
+        .with_context("reason", reason)
+        .with_context("compacted", message.compact_revision().to_string())
+}
+
 /// The registration of `key` has ended.
 pub(crate) fn gone(key: &str, why: &str) -> Error {
     Error::new(ErrorKind::LeaseExpired, why).with_context("key", key)
@@ -116,6 +134,16 @@ pub(crate) fn gone(key: &str, why: &str) -> Error {
 /// Others keep changing what is to be written.
 pub(crate) fn contended(key: &str) -> Error {
     Error::new(ErrorKind::Unavailable, "others keep writing the same key").with_context("key", key)
+}
+
+/// Says which key an error is about, unless it says so itself.
+pub(crate) fn about(key: &str) -> impl FnOnce(Error) -> Error {
+    move |error| {
+        if error.context().any(|(name, _)| name == "key") {
+            return error;
+        }
+        error.with_context("key", key)
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +250,19 @@ mod tests {
         for (native, meant) in table {
             assert_eq!(kind(&native), meant, "{native:?}");
         }
+    }
+
+    #[test]
+    fn an_error_names_its_key_once() {
+        let context = |error: Error| {
+            let context = error
+                .context()
+                .map(|(name, value)| format!("{name} {value}"));
+            context.collect::<Vec<_>>()
+        };
+        let bare = Error::new(ErrorKind::Unavailable, "x");
+        assert_eq!(context(about("a")(bare)), ["key a"]);
+        assert_eq!(context(about("a")(gone("b", "x"))), ["key b"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The one lease of a handle, and the task that keeps it.
 
+mod granting;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::granting::{Granting, of_standing, window};
 use crate::error::{failed, is_granted_already, is_lease_lost};
 use crate::holdings::Holdings;
 use crate::keys::Tree;
@@ -56,13 +59,6 @@ pub(crate) struct Lease {
     owner: watch::Sender<()>,
 }
 
-#[derive(Debug, Default)]
-struct Granting {
-    /// Asked for without an answer: to be asked for again, lest two be granted.
-    id: Option<i64>,
-    failed: Option<(Instant, Error)>,
-}
-
 impl Lease {
     pub(crate) fn new(link: Arc<Link>, tree: Tree, holdings: Arc<Holdings>) -> Self {
         let confirmation = Confirmation {
@@ -105,6 +101,7 @@ impl Lease {
         {
             return Err(cause.clone());
         }
+        granting.await_turn(window(self.shared.link.config())).await;
         // The sign is the server's own affair, and none is no lease.
         let id = || {
             i64::try_from(Rng::from_entropy().next_u64() >> 1)
@@ -115,18 +112,18 @@ impl Lease {
         let sent = Instant::now();
         match self.grant(id).await {
             Ok(granted) => {
-                *granting = Granting::default();
+                granting.succeeded();
                 let shared = Arc::clone(&self.shared);
                 shared.confirmed.send_replace(Confirmation {
                     at: Some(sent),
                     failing: None,
                 });
                 shared.granted.send_replace(Some(granted));
-                tokio::spawn(keep(shared, granted, sent, self.owner.subscribe()));
+                tokio::spawn(keep(shared, granted, self.owner.subscribe()));
                 Ok(granted)
             }
             Err(cause) => {
-                granting.failed = Some((Instant::now(), cause.clone()));
+                granting.failed(&cause);
                 Err(cause)
             }
         }
@@ -149,7 +146,8 @@ impl Lease {
             Err(error) if is_granted_already(&error) => {
                 let standing =
                     link.call(|mut c| async move { c.lease.time_to_live(id, None).await });
-                standing.await?.granted_ttl()
+                let standing = standing.await?;
+                of_standing(id, standing.ttl(), standing.granted_ttl())?
             }
             Err(error) => return Err(error),
         };
@@ -225,15 +223,10 @@ fn ended(id: i64) -> Error {
 }
 
 /// Keeps `granted` until the server says that it has ended; gives it back when its owner is gone.
-async fn keep(
-    shared: Arc<Shared>,
-    granted: Granted,
-    sent: Instant,
-    mut owner: watch::Receiver<()>,
-) {
+async fn keep(shared: Arc<Shared>, granted: Granted, mut owner: watch::Receiver<()>) {
     let Granted { id, ttl } = granted;
     let cause = tokio::select! {
-        cause = renew(&shared, granted, sent) => cause,
+        cause = renew(&shared, granted) => cause,
         never = sweep_when_reopened(&shared, granted) => match never {},
         _ = owner.changed() => {
             let limit = shared.link.config().request_timeout;
@@ -249,7 +242,7 @@ async fn keep(
 /// Returns when the lease has ended. A stream that breaks says nothing of it: another one is
 /// opened, on another member if need be, and asked about the same lease; however long that takes,
 /// since a server that was down may have kept it.
-async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
+async fn renew(shared: &Shared, granted: Granted) -> Error {
     let mut rng = Rng::from_entropy();
     let (mut failures, mut opened) = (0_u32, false);
     loop {
@@ -263,7 +256,7 @@ async fn renew(shared: &Shared, granted: Granted, mut sent: Instant) -> Error {
                     shared.reopened.notify_one();
                 }
                 opened = true;
-                let broken = stream.follow(shared, granted, &mut sent).await;
+                let broken = stream.follow(shared, granted).await;
                 shared.link.failed(stream.connection, &broken).await;
                 broken
             }
@@ -304,6 +297,8 @@ struct KeepAlive {
     keeper: LeaseKeeper,
     replies: LeaseKeepAliveStream,
     connection: u64,
+    /// When the lease was last asked for that was confirmed.
+    sent: Instant,
 }
 
 /// How long an answer may take: a lost one must leave time for another member.
@@ -324,6 +319,7 @@ async fn open(shared: &Shared, granted: Granted) -> Result<KeepAlive> {
                 keeper,
                 replies,
                 connection,
+                sent,
             });
         }
         Ok(Err(error)) if is_lease_lost(&error) => return Err(ended(granted.id).with_source(error)),
@@ -349,12 +345,12 @@ impl Shared {
 
 impl KeepAlive {
     /// Renews at every third of the TTL, and whenever somebody asks; returns why it ended.
-    async fn follow(&mut self, shared: &Shared, granted: Granted, sent: &mut Instant) -> Error {
-        *sent = Instant::now();
+    async fn follow(&mut self, shared: &Shared, granted: Granted) -> Error {
         loop {
             tokio::select! {
-                () = sleep_until(*sent + granted.ttl / 3) => {}
-                () = shared.asked.notified() => if sent.elapsed() < FRESH {
+                () = sleep_until(self.sent + granted.ttl / 3) => {}
+                // By the age of what was confirmed: whoever asks does so because it is too old.
+                () = shared.asked.notified() => if self.sent.elapsed() < FRESH {
                     continue;
                 },
                 // Nobody has asked: it can only be the end of the stream.
@@ -365,7 +361,7 @@ impl KeepAlive {
             if !shared.stands(granted.id) {
                 return ended(granted.id);
             }
-            *sent = Instant::now();
+            let sent = Instant::now();
             if let Err(broken) = self.keeper.keep_alive().await {
                 return failed(broken);
             }
@@ -374,7 +370,8 @@ impl KeepAlive {
             if let Err(broken) = read(granted, reply) {
                 return broken;
             }
-            shared.confirm(*sent);
+            self.sent = sent;
+            shared.confirm(sent);
         }
     }
 }

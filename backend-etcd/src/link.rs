@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Error as Native, KvClient};
+use etcd_client::{Error as Native, KvClient, Txn, TxnResponse};
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::connect::{Connection, connect};
-use crate::error::failed;
+use crate::error::{failed, is_nobodys_fault};
 use crate::history::History;
 
 /// The longest pause between two rounds of attempts to connect.
@@ -147,10 +147,11 @@ impl Link {
     /// The connection `number` is no good: the next call goes to another member.
     pub(crate) async fn failed(&self, number: u64, cause: &Error) {
         use ErrorKind::{TimedOut, Unauthenticated, Unavailable, Unexpected};
-        if !matches!(
+        let is_blamed = matches!(
             cause.kind(),
             Unavailable | TimedOut | Unauthenticated | Unexpected
-        ) {
+        );
+        if !is_blamed || is_nobodys_fault(cause) {
             return;
         }
         {
@@ -233,6 +234,19 @@ impl Link {
     {
         self.call(|connection| call(connection.kv)).await
     }
+
+    /// Commits `txn`, and sees that its answer has a place in the history.
+    pub(crate) async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
+        let before = self.history().known();
+        let answer = self
+            .kv(|mut kv| {
+                let txn = txn.clone();
+                async move { kv.txn(txn).await }
+            })
+            .await?;
+        self.history().place(before, answer.header())?;
+        Ok(answer)
+    }
 }
 
 impl Attempts {
@@ -253,5 +267,87 @@ impl Attempts {
             until: now + pause,
             cause,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etcd_client::Client;
+    use plimsoll_backend_kit::Timings;
+    use tonic::{Code, Status};
+
+    use super::*;
+
+    /// A link with a connection of the number 7, which nobody has used yet.
+    async fn linked() -> Link {
+        let span = Duration::from_secs(1);
+        let config = Config {
+            endpoints: vec!["http://127.0.0.1:1".into()],
+            prefix: String::new(),
+            lease_ttl: span,
+            connect_timeout: span,
+            request_timeout: span,
+            watch_timeout: span,
+            keep_alive: (span, span),
+            max_message_bytes: 1,
+            credentials: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+            timings: Timings::default(),
+        };
+        let link = Link::new(Arc::new(config));
+        let client = Client::connect([link.config().endpoints[0].as_str()], None);
+        let client = client.await.unwrap();
+        *link.current() = Some(Connection {
+            kv: client.kv_client(),
+            watch: client.watch_client(),
+            lease: client.lease_client(),
+            number: 7,
+        });
+        link
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_given_up_for_what_it_can_be_blamed_for_and_for_nothing_else() {
+        for (code, text, number, is_kept) in [
+            (Code::Unavailable, "etcdserver: no leader", 7, false),
+            (Code::Unavailable, "etcdserver: no leader", 6, true),
+            (
+                Code::Unauthenticated,
+                "etcdserver: invalid auth token",
+                7,
+                false,
+            ),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                7,
+                true,
+            ),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: lease already exists",
+                7,
+                true,
+            ),
+            (Code::FailedPrecondition, "anything else", 7, false),
+            (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision has been compacted",
+                7,
+                true,
+            ),
+            (
+                Code::OutOfRange,
+                "etcdserver: mvcc: required revision is a future revision",
+                7,
+                false,
+            ),
+        ] {
+            let link = linked().await;
+            let cause = failed(Native::GRpcStatus(Status::new(code, text)));
+            link.failed(number, &cause).await;
+            assert_eq!(link.current().is_some(), is_kept, "{text}");
+        }
     }
 }

@@ -2,28 +2,19 @@
 //!
 //! All of them on one stream, which is there as long as there is a key to watch.
 
-use std::collections::{HashMap, VecDeque};
+mod task;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
-use etcd_client::{
-    Event, EventType, GetOptions, Txn, TxnOp, TxnOpResponse, WatchOptions, WatchRequestSender,
-    WatchResponse, WatchResponseStream,
-};
-use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use etcd_client::KeyValue;
+use plimsoll_discovery_api::{Error, Incarnation};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::error::{failed, gone};
-use crate::history::Seen;
+use self::task::Task;
+use crate::codec;
 use crate::link::Link;
-
-/// The most that a server takes in one transaction, unless it was told otherwise.
-const VERIFIED_AT_ONCE: usize = 128;
-/// The longest pause before a broken stream is opened again.
-const REOPEN_CAP: Duration = Duration::from_secs(1);
 
 /// Ends its task with it.
 #[derive(Debug)]
@@ -54,11 +45,13 @@ enum Order {
     Leave(i64),
 }
 
-/// A key to watch, the lease it must be under, and the revision that it was last written at.
+/// A key to watch, the lease it must be under, the life it must be of, and the revision that it was
+/// last written at.
 #[derive(Debug)]
 struct Post {
     key: String,
     lease: i64,
+    life: Incarnation,
     written: Arc<AtomicI64>,
     gone: watch::Sender<Option<Error>>,
     attentive: watch::Sender<bool>,
@@ -68,18 +61,19 @@ impl Sentinel {
     /// Needs a tokio runtime.
     pub(crate) fn start(link: Arc<Link>) -> Self {
         let (orders, received) = mpsc::unbounded_channel();
-        let task = Task {
-            link,
-            orders: received,
-            posts: HashMap::new(),
-        };
-        let task = tokio::spawn(task.run()).abort_handle();
+        let task = tokio::spawn(Task::new(link, received).run()).abort_handle();
         Self { orders, task }
     }
 
-    /// Watches `key`, which was written under `lease` at the revision `written`; that is raised
-    /// when it is written again.
-    pub(crate) fn attend(&self, key: &str, lease: i64, written: Arc<AtomicI64>) -> Watched {
+    /// Watches `key`, which was written for `life` under `lease` at the revision `written`; that is
+    /// raised when it is written again.
+    pub(crate) fn attend(
+        &self,
+        key: &str,
+        lease: i64,
+        life: Incarnation,
+        written: Arc<AtomicI64>,
+    ) -> Watched {
         static NUMBER: AtomicI64 = AtomicI64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (gone, is_gone) = watch::channel(None);
@@ -87,6 +81,7 @@ impl Sentinel {
         let post = Post {
             key: key.to_owned(),
             lease,
+            life,
             written,
             gone,
             attentive,
@@ -98,6 +93,15 @@ impl Sentinel {
             attentive: is_attentive,
             orders: self.orders.clone(),
         }
+    }
+}
+
+impl Post {
+    /// Whether `kv` is the record of this life. A value may be exchanged with the lease left as it
+    /// is.
+    fn owns(&self, kv: &KeyValue) -> bool {
+        let owner = codec::owner(kv.value(), kv.create_revision());
+        kv.lease() == self.lease && owner.incarnation == self.life && !owner.departed
     }
 }
 
@@ -130,285 +134,5 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         let _ended = self.orders.send(Order::Leave(self.number));
-    }
-}
-
-struct Task {
-    link: Arc<Link>,
-    orders: mpsc::UnboundedReceiver<Order>,
-    posts: HashMap<i64, Post>,
-}
-
-/// The stream, and what it has yet to be asked.
-struct Stream {
-    requests: WatchRequestSender,
-    responses: WatchResponseStream,
-    connection: u64,
-    history: Seen,
-    to_ask: VecDeque<Asked>,
-    heard: Instant,
-    asked_for_progress: bool,
-}
-
-enum Asked {
-    Watch(i64, i64),
-    Cancel(i64),
-}
-
-impl Task {
-    async fn run(mut self) {
-        let mut failures = 0_u32;
-        loop {
-            while self.posts.is_empty() {
-                match self.orders.recv().await {
-                    Some(order) => drop(self.take(order)),
-                    None => return,
-                }
-            }
-            let cause = match self.open().await {
-                Ok(Some(mut stream)) => {
-                    let opened = Instant::now();
-                    let Some(cause) = self.follow(&mut stream).await else {
-                        continue;
-                    };
-                    self.link.failed(stream.connection, &cause).await;
-                    if opened.elapsed() > REOPEN_CAP {
-                        failures = 0;
-                    }
-                    cause
-                }
-                Ok(None) => continue,
-                Err(cause) => cause,
-            };
-            for post in self.posts.values() {
-                post.attentive.send_replace(false);
-            }
-            tracing::debug!(%cause, "own keys are not watched; trying again");
-            let pause =
-                Duration::from_millis(20).saturating_mul(2_u32.saturating_pow(failures.min(10)));
-            failures += 1;
-            sleep(pause.min(REOPEN_CAP)).await;
-        }
-    }
-
-    fn take(&mut self, order: Order) -> Asked {
-        match order {
-            Order::Attend(number, post) => {
-                let from = post.written.load(Ordering::Relaxed) + 1;
-                self.posts.insert(number, post);
-                Asked::Watch(number, from)
-            }
-            Order::Leave(number) => {
-                self.posts.remove(&number);
-                Asked::Cancel(number)
-            }
-        }
-    }
-
-    /// Verifies every key, and opens a stream from there on; nothing, if no key is left.
-    async fn open(&mut self) -> Result<Option<Stream>> {
-        while let Ok(order) = self.orders.try_recv() {
-            self.take(order);
-        }
-        let mut from = VecDeque::new();
-        let numbers: Vec<i64> = self.posts.keys().copied().collect();
-        for numbers in numbers.chunks(VERIFIED_AT_ONCE) {
-            let revision = self.verify(numbers).await?;
-            let standing = numbers.iter().filter(|n| self.posts.contains_key(n));
-            from.extend(standing.map(|number| (*number, revision + 1)));
-        }
-        let Some((number, revision)) = from.pop_front() else {
-            return Ok(None);
-        };
-        let history = self.link.history().known();
-        let mut connection = self.link.connection().await?;
-        let key = self.posts[&number].key.as_str();
-        let options = options(number, revision);
-        let opening = connection.watch.watch(key, Some(options));
-        let limit = self.link.config().request_timeout;
-        let stream = match tokio::time::timeout(limit, opening).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                let error = failed(error);
-                self.link.failed(connection.number, &error).await;
-                return Err(error);
-            }
-            Err(_) => {
-                let error = silent();
-                self.link.failed(connection.number, &error).await;
-                return Err(error);
-            }
-        };
-        let (requests, responses) = stream.split();
-        Ok(Some(Stream {
-            requests,
-            responses,
-            connection: connection.number,
-            history,
-            to_ask: from.into_iter().map(|(n, r)| Asked::Watch(n, r)).collect(),
-            heard: Instant::now(),
-            asked_for_progress: false,
-        }))
-    }
-
-    /// Reads the keys of `numbers` at one revision, which is returned; those that are lost are told
-    /// so.
-    async fn verify(&mut self, numbers: &[i64]) -> Result<i64> {
-        let read = |number: &i64| {
-            let key = self.posts[number].key.as_str();
-            TxnOp::get(key, Some(GetOptions::new().with_keys_only()))
-        };
-        let reads: Vec<_> = numbers.iter().map(read).collect();
-        // Known before it is asked: no answer that is true can be of an earlier one.
-        let written = |number: &i64| self.posts[number].written.load(Ordering::Relaxed);
-        let written: Vec<_> = numbers.iter().map(written).collect();
-        let before = self.link.history().known();
-        let txn = Txn::new().and_then(reads);
-        let answer = self
-            .link
-            .kv(|mut kv| {
-                let txn = txn.clone();
-                async move { kv.txn(txn).await }
-            })
-            .await?;
-        self.link.history().place(before, answer.header())?;
-        let revision = answer
-            .header()
-            .map_or(0, etcd_client::ResponseHeader::revision);
-        let found = answer.op_responses().into_iter();
-        for ((number, written), found) in numbers.iter().zip(written).zip(found) {
-            let TxnOpResponse::Get(found) = found else {
-                continue;
-            };
-            let lease = self.posts[number].lease;
-            match found.kvs().first().filter(|kv| kv.lease() == lease) {
-                None => self.lose(*number, "the key is gone, or another's"),
-                Some(kv) if kv.mod_revision() < written => {
-                    self.lose(*number, "the key was set back to what it was before");
-                }
-                Some(_) => {}
-            }
-        }
-        Ok(revision)
-    }
-
-    fn lose(&mut self, number: i64, why: &str) {
-        if let Some(post) = self.posts.remove(&number) {
-            post.gone.send_replace(Some(gone(&post.key, why)));
-        }
-    }
-
-    /// Follows until the stream fails; nothing, if there is no more to watch.
-    async fn follow(&mut self, stream: &mut Stream) -> Option<Error> {
-        let patience = self.link.config().watch_timeout;
-        loop {
-            if self.posts.is_empty() {
-                return None;
-            }
-            let quiet_until = stream.quiet_until(patience);
-            tokio::select! {
-                order = self.orders.recv() => {
-                    let asked = self.take(order?);
-                    stream.to_ask.push_back(asked);
-                }
-                message = stream.responses.message() => {
-                    stream.heard = Instant::now();
-                    stream.asked_for_progress = false;
-                    let taken = match message {
-                        Ok(Some(message)) => self.hear(&message),
-                        Ok(None) => Err(Error::new(ErrorKind::Unavailable, "the server closed the stream")),
-                        Err(error) => Err(failed(error)),
-                    };
-                    if let Err(cause) = taken {
-                        return Some(cause);
-                    }
-                }
-                sent = ask(&mut stream.requests, stream.to_ask.front(), &self.posts) => {
-                    stream.to_ask.pop_front();
-                    if let Err(cause) = sent {
-                        return Some(cause);
-                    }
-                }
-                () = sleep_until(quiet_until) => {
-                    if let Err(cause) = self.link.history().check(stream.history) {
-                        return Some(cause);
-                    }
-                    if stream.asked_for_progress {
-                        return Some(silent());
-                    }
-                    stream.asked_for_progress = true;
-                    if let Err(error) = stream.requests.request_progress().await {
-                        return Some(failed(error));
-                    }
-                }
-            }
-        }
-    }
-
-    fn hear(&mut self, message: &WatchResponse) -> Result<()> {
-        let number = message.watch_id();
-        if message.canceled() {
-            // One that was given up is confirmed so; any other is to be asked for anew.
-            return match self.posts.get(&number) {
-                None => Ok(()),
-                Some(_) => Err(
-                    Error::new(ErrorKind::Unavailable, "the server cancelled a watch")
-                        .with_context("reason", message.cancel_reason())
-                        .with_context("compacted", message.compact_revision().to_string()),
-                ),
-            };
-        }
-        let Some(post) = self.posts.get(&number) else {
-            return Ok(());
-        };
-        if message.created() {
-            post.attentive.send_replace(true);
-        }
-        let lease = post.lease;
-        let is_lost = |event: &Event| {
-            event.event_type() == EventType::Delete
-                || event.kv().is_none_or(|kv| kv.lease() != lease)
-        };
-        if message.events().iter().any(is_lost) {
-            self.lose(number, "the key was deleted or overwritten");
-        }
-        Ok(())
-    }
-}
-
-impl Stream {
-    fn quiet_until(&self, patience: Duration) -> Instant {
-        let part = if self.asked_for_progress { 1 } else { 2 };
-        self.heard + patience / part
-    }
-}
-
-fn options(number: i64, revision: i64) -> WatchOptions {
-    WatchOptions::new()
-        .with_watch_id(number)
-        .with_start_revision(revision)
-}
-
-fn silent() -> Error {
-    Error::new(ErrorKind::TimedOut, "the stream of changes fell silent")
-}
-
-/// Sends what is to be asked next; never returns if there is nothing. Cancel safe.
-async fn ask(
-    requests: &mut WatchRequestSender,
-    next: Option<&Asked>,
-    posts: &HashMap<i64, Post>,
-) -> Result<()> {
-    match next {
-        Some(Asked::Watch(number, revision)) => match posts.get(number) {
-            Some(post) => requests
-                .watch(post.key.as_str(), Some(options(*number, *revision)))
-                .await
-                .map_err(failed),
-            // Given up meanwhile.
-            None => Ok(()),
-        },
-        Some(Asked::Cancel(number)) => requests.cancel(*number).await.map_err(failed),
-        None => std::future::pending().await,
     }
 }

@@ -11,7 +11,7 @@ use plimsoll_backend_kit::{Change, Subscription, Update, Updates};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::error::failed;
+use crate::error::{cancelled, failed};
 use crate::history::Seen;
 use crate::keys::Tree;
 use crate::link::Link;
@@ -202,18 +202,6 @@ impl EtcdUpdates {
         }
         Ok(())
     }
-}
-
-fn cancelled(message: &WatchResponse) -> Error {
-    let reason = message.cancel_reason();
-    let kind = if reason.contains("permission denied") {
-        ErrorKind::PermissionDenied
-    } else {
-        ErrorKind::Unavailable
-    };
-    Error::new(kind, "the server cancelled the watch")
-        .with_context("reason", reason)
-        .with_context("compacted", message.compact_revision().to_string())
 }
 
 fn silent() -> Error {

@@ -7,7 +7,7 @@ use plimsoll_backend_kit::{Change, Departure, Entry, Interest, Listing, Skipped}
 use plimsoll_discovery_api::{Incarnation, Revision, ServiceName};
 
 use crate::codec::{self, Reading};
-use crate::keys::id_of;
+use crate::keys::{Spelling, id_of};
 
 /// A key and its value, below the branch of a service.
 #[derive(Debug)]
@@ -51,14 +51,47 @@ pub(crate) struct Load {
     value: u64,
 }
 
+/// A row that is kept.
+#[derive(Debug)]
+struct Kept {
+    value: Vec<u8>,
+    created: i64,
+    modified: i64,
+    lease: i64,
+}
+
+impl Kept {
+    fn of(row: &Row<'_>) -> Self {
+        Self {
+            value: row.value.to_owned(),
+            created: row.created,
+            modified: row.modified,
+            lease: row.lease,
+        }
+    }
+
+    fn row<'a>(&'a self, key: &'a str) -> Row<'a> {
+        Row {
+            key,
+            value: &self.value,
+            created: self.created,
+            modified: self.modified,
+            lease: self.lease,
+        }
+    }
+}
+
 /// A service at one moment, and what is needed to follow it from there.
 #[derive(Debug)]
 pub(crate) struct View {
     service: ServiceName,
     interest: Interest,
     pub(crate) revision: Revision,
-    /// By key.
+    /// By key: those that are shown, one for each id.
     seen: HashMap<String, Seen>,
+    /// By key: those of other programs that are not escaped. Each is shown as long as there is no
+    /// escaped one of the same id.
+    raw: HashMap<String, Kept>,
     /// By key. Those of identities that have not been seen yet are kept too: one transaction writes
     /// both, and they may arrive in either order.
     loads: HashMap<String, Load>,
@@ -74,6 +107,7 @@ impl View {
             interest,
             revision,
             seen: HashMap::new(),
+            raw: HashMap::new(),
             loads: HashMap::new(),
             entries: Vec::new(),
             skipped: Vec::new(),
@@ -126,6 +160,28 @@ impl View {
         {
             return None;
         }
+        match Spelling::of(row.key) {
+            Spelling::Only => {}
+            Spelling::Raw(escaped) => {
+                self.raw.insert(row.key.to_owned(), Kept::of(row));
+                if self.seen.contains_key(&escaped) {
+                    return None;
+                }
+            }
+            Spelling::Escaped(raw) => self.hide(&raw),
+        }
+        self.show(row)
+    }
+
+    /// Another one of the same id takes its place.
+    fn hide(&mut self, raw: &str) {
+        if self.seen.remove(raw).is_some() {
+            self.entries.retain(|(key, _)| key != raw);
+            self.skipped.retain(|skipped| skipped.key != raw);
+        }
+    }
+
+    fn show(&mut self, row: &Row<'_>) -> Option<Change> {
         let (incarnation, change) =
             match codec::read(&self.service, row.key, row.value, row.created) {
                 // Announced here: the removal of the key that follows is news no more.
@@ -150,11 +206,21 @@ impl View {
     /// An identity went.
     pub(crate) fn deleted(&mut self, row: &Row<'_>) -> Option<Change> {
         self.advance(row.modified);
+        self.raw.remove(row.key);
         self.removed(row.key, Departure::Unannounced)
     }
 
     fn removed(&mut self, key: &str, departure: Departure) -> Option<Change> {
         let seen = self.seen.remove(key)?;
+        if let Spelling::Escaped(raw) = Spelling::of(key)
+            && let Some(kept) = self.raw.remove(&raw)
+        {
+            let shown = self.show(&kept.row(&raw));
+            self.raw.insert(raw, kept);
+            if shown.is_some() {
+                return shown;
+            }
+        }
         Some(Change::Removed {
             key: id_of(key),
             departure: if seen.sound {
@@ -207,5 +273,72 @@ impl Load {
     /// owner writes both in one transaction, and the load again and again under the same lease.
     fn is_of(&self, lease: i64, created: i64) -> bool {
         self.lease == lease && self.modified >= created
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RAW: &str = "10.0.0.1:80";
+    const ESCAPED: &str = "10.0.0.1%3A80";
+
+    fn view() -> View {
+        View::new(
+            "orders".parse().unwrap(),
+            Revision::new(1, 0),
+            Interest::Loads,
+        )
+    }
+
+    fn row(key: &'static str, modified: i64) -> Row<'static> {
+        Row {
+            key,
+            value: if key == RAW {
+                br#"{"Addr":"raw:1"}"#
+            } else {
+                br#"{"Addr":"escaped:1"}"#
+            },
+            created: modified,
+            modified,
+            lease: 0,
+        }
+    }
+
+    /// What the change shows.
+    fn told(change: Option<Change>) -> String {
+        match change {
+            None => "nothing".into(),
+            Some(Change::Put(entry)) => entry.instance.authority(),
+            Some(Change::Removed { key, .. }) => format!("{key} removed"),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_id_under_two_keys_is_shown_by_the_escaped_one_as_long_as_that_is_there() {
+        let mut view = view();
+        assert_eq!(told(view.put(&row(RAW, 1))), "raw:1");
+        assert_eq!(told(view.put(&row(ESCAPED, 2))), "escaped:1");
+        assert_eq!(told(view.put(&row(RAW, 3))), "nothing");
+        assert_eq!(told(view.deleted(&row(ESCAPED, 4))), "raw:1");
+        assert_eq!(told(view.put(&row(ESCAPED, 5))), "escaped:1");
+        assert_eq!(told(view.deleted(&row(RAW, 6))), "nothing");
+        let gone = format!("{RAW} removed");
+        assert_eq!(told(view.deleted(&row(ESCAPED, 7))), gone);
+        assert_eq!(told(view.put(&row(RAW, 8))), "raw:1");
+        assert_eq!(told(view.deleted(&row(RAW, 9))), gone);
+    }
+
+    #[test]
+    fn an_id_under_two_keys_is_listed_once() {
+        for keys in [[RAW, ESCAPED], [ESCAPED, RAW]] {
+            let mut view = view();
+            keys.into_iter().for_each(|key| view.list(&row(key, 1)));
+            let listed = view.take_listing().entries;
+            let listed = listed.iter().map(|entry| entry.instance.authority());
+            assert_eq!(listed.collect::<Vec<_>>(), ["escaped:1"]);
+            assert_eq!(told(view.deleted(&row(ESCAPED, 2))), "raw:1");
+        }
     }
 }

@@ -181,6 +181,65 @@ async fn a_watch_pinned_to_a_member_that_is_cut_off_knows_that_it_is_stale() {
     shown(&mut watch, "a live list", |s| s.freshness().is_live()).await;
 }
 
+/// Provider and watcher are connected to a member that is cut off from the others and runs on, and
+/// know the others too.
+async fn parted_from(pick: impl Fn(usize) -> usize, within: Duration) {
+    if !available() {
+        return;
+    }
+    let cluster = block_in_place(Cluster::start_separable);
+    let leads = leader(&cluster).await;
+    let parted = pick(leads);
+    let all = addresses(&cluster);
+    let proxy = Proxy::start(all[parted], Mode::Pass);
+    let mut hosts = all.clone();
+    hosts[parted] = proxy.address();
+    let provider = connected_through(&proxy, &hosts).await;
+    let consumer = connected_through(&proxy, &hosts).await;
+    let registration = live(&provider, "a").await;
+    let before = life(&registration);
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    let others = registry(&[all[(parted + 1) % 3], all[(parted + 2) % 3]]);
+    others.services().await.unwrap();
+
+    cluster.part(parted, member_id(all[parted]).await);
+    let began = Instant::now();
+    registration.load().set(7);
+    let _news = live(&others, "b").await;
+    shown(&mut watch, "the news and the load", |s| {
+        s.freshness().is_live() && ids(s) == ["a", "b"] && load_of(s, "a") == Some(7)
+    })
+    .await;
+    let took = began.elapsed();
+    assert!(took < within, "{took:?}");
+    state(&registration, "Live", RegistrationState::is_live).await;
+    assert_eq!(life(&registration), before);
+    let lonely = registry(&[all[parted]]);
+    assert!(lonely.list(&service()).await.is_err(), "it is not cut off");
+    cluster.unite();
+    listed(&lonely, "both", |s| ids(s) == ["a", "b"]).await;
+    assert_eq!(life(&registration), before);
+}
+
+async fn member_id(address: SocketAddr) -> u64 {
+    let client = Client::connect([address.to_string()], None).await;
+    let status = client.unwrap().status().await.unwrap();
+    status.header().unwrap().member_id()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_at_a_member_that_is_parted_from_the_others_hears_the_news_within_5_s_and_lives()
+{
+    parted_from(|leads| (leads + 1) % 3, Duration::from_secs(5)).await;
+}
+
+/// The others have to find another one first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_at_a_leader_that_is_parted_from_the_others_hears_the_news_and_lives() {
+    parted_from(|leads| leads, Duration::from_secs(10)).await;
+}
+
 /// Reachable, and out of touch with the others, whose news must come all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_whose_member_is_paused_goes_to_another_and_misses_nothing() {

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
-use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
+use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry, Status};
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder, timed};
-use support::operator::identity;
+use support::operator::{identity, load};
 use support::stage::{Stage, instance, live, register, service};
 
 fault! {
@@ -96,7 +96,13 @@ fault! {
     async fn a_claim_that_was_given_up_is_void_after_its_removal(stage: Stage) {
         let provider = first_through(&stage).await;
         // With this there is a lease, and afterwards nothing that is written by itself.
-        live(&provider, "z").await.deregister().await.unwrap();
+        let last = live(&provider, "z").await;
+        let streams = async |count| {
+            eventually("as many streams", || async { (stage.server.streams("Watch") == count).then_some(()) }).await;
+        };
+        streams(1.0).await;
+        last.deregister().await.unwrap();
+        streams(0.0).await;
         let lease = provider.lease_id().unwrap();
         let before = stage.server.calls("Txn");
         stage.proxy.set(Mode::Delay(Duration::from_secs(10)));
@@ -150,28 +156,81 @@ async fn first_through(stage: &Stage) -> EtcdRegistry {
 }
 
 fault! {
-    /// Each load is the absolute one, so that repeating a write that had arrived does no harm.
+    /// And that is what it was before, so that nothing seems to be left to write.
     async fn loads_whose_replies_were_lost_end_at_the_current_one(stage: Stage) {
-        let registration = stage.live("a").await;
-        let load = registration.load();
-        for _ in 0..5 {
-            let guard = load.acquire();
+        // A load that is written anew because it has aged would hide one that is not.
+        let provider = builder(stage.proxy.address())
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        let registration = live(&provider, "a").await;
+        let (before, handle) = (life(&registration), registration.load());
+        let key = load(&stage.service, "a");
+        let written = async |value: &str| {
+            let kv = stage.operator.get(&key).await.unwrap();
+            kv.value() == value.as_bytes()
+        };
+        for _ in 0..3 {
             stage.proxy.set(Mode::HoldReplies);
-            sleep(Duration::from_millis(200)).await;
-            stage.proxy.set(Mode::Pass);
+            let guard = handle.acquire();
+            eventually("the write to arrive", || async { written("1").await.then_some(()) }).await;
             drop(guard);
+            stage.proxy.set(Mode::Pass);
+            stage.listed("the load of nobody", |s| load_of(s, "a") == Some(0)).await;
         }
-        stage.listed("the load of nobody", |s| load_of(s, "a") == Some(0)).await;
-        load.set(3);
-        stage.listed("the load", |s| load_of(s, "a") == Some(3)).await;
+        for value in [5, 0] {
+            stage.proxy.set(Mode::HoldReplies);
+            handle.set(7);
+            eventually("the write to arrive", || async { written("7").await.then_some(()) }).await;
+            handle.set(value);
+            stage.proxy.set(Mode::Pass);
+            // Refused as long as nobody knows whether the record stands.
+            eventually("a flush", || async { handle.flush().await.ok() }).await;
+            assert!(written(&value.to_string()).await, "what was flushed is not there");
+        }
+        assert_eq!(life(&registration), before);
     }
 }
+
+fault! {
+    /// Whoever watches the key finds it written by nobody that it knows of.
+    async fn an_update_whose_reply_was_lost_costs_no_life_and_ends_at_the_current_one(stage: Stage) {
+        let registration = stage.live("a").await;
+        let (before, lease) = (life(&registration), stage.provider.lease_id());
+        let created = stage.key("a").await.unwrap().create_revision();
+        for status in [Status::Draining, Status::OutOfService] {
+            let known = stage.key("a").await.unwrap().mod_revision();
+            stage.proxy.set(Mode::HoldReplies);
+            registration.set_status(status).unwrap();
+            eventually("the update to arrive", || async {
+                stage.key("a").await.filter(|kv| kv.mod_revision() > known)
+            })
+            .await;
+            registration.set_status(Status::Up).unwrap();
+            stage.proxy.set(Mode::Pass);
+            stage.listed("what it was before", |s| {
+                s.get("a").is_some_and(|m| m.instance().status() == Status::Up)
+            })
+            .await;
+            eventually("the key to be watched again", || async {
+                (stage.server.metric("etcd_debugging_mvcc_watcher_total") == 1.0).then_some(())
+            })
+            .await;
+        }
+        state(&registration, "Live", RegistrationState::is_live).await;
+        assert_eq!((life(&registration), stage.provider.lease_id()), (before, lease));
+        assert_eq!(stage.key("a").await.map(|kv| kv.create_revision()), Some(created));
+    }
+}
+
+/// For pings of the connection, which would tell as well.
+const RARELY: Duration = Duration::from_secs(600);
 
 fault! {
     async fn a_watch_that_is_half_open_is_noticed_and_opened_again(stage: Stage) {
         let registration = stage.live("a").await;
         let watcher = Proxy::start(stage.server.address(), Mode::Pass);
-        let consumer = builder(watcher.address()).build().unwrap();
+        let consumer = builder(watcher.address()).with_keep_alive(RARELY, RARELY).build().unwrap();
         let mut watch = consumer.watch(&stage.service).await.unwrap();
         shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
         watcher.set(Mode::HoldReplies);
@@ -182,6 +241,100 @@ fault! {
         watcher.set(Mode::Pass);
         shown(&mut watch, "both, live", |s| ids(s) == ["a", "b"] && s.freshness().is_live()).await;
         drop(registration);
+    }
+}
+
+fault! {
+    /// It is told of what happens, and when nothing does it cannot know that it would be.
+    async fn a_watch_whose_server_hears_nothing_is_told_the_news_and_in_a_quiet_time_knows_that_it_is_stale(stage: Stage) {
+        let provider = builder(stage.server.address())
+            .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
+            .build()
+            .unwrap();
+        let _first = live(&provider, "a").await;
+        let watcher = Proxy::start(stage.server.address(), Mode::Pass);
+        let consumer = builder(watcher.address()).with_keep_alive(RARELY, RARELY).build().unwrap();
+        let mut watch = consumer.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+        watcher.set(Mode::HoldRequests);
+        let _second = live(&provider, "b").await;
+        shown(&mut watch, "both", |s| ids(s) == ["a", "b"]).await;
+        let quiet = Instant::now();
+        shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
+        assert!(quiet.elapsed() < Duration::from_secs(10), "{:?}", quiet.elapsed());
+        let _third = live(&provider, "c").await;
+        watcher.set(Mode::Pass);
+        shown(&mut watch, "all, live", |s| ids(s) == ["a", "b", "c"] && s.freshness().is_live()).await;
+    }
+}
+
+/// For longer than the lease, and the other way is open all the time.
+async fn a_cut_of_one_way_ends_with_a_new_life(stage: Stage, mode: Mode) {
+    let registration = stage.live("a").await;
+    let before = life(&registration);
+    stage.proxy.set(mode);
+    eventually("the key to go", || async {
+        stage.key("a").await.is_none().then_some(())
+    })
+    .await;
+    assert!(
+        !registration.state().is_live(),
+        "it believes in what has ended"
+    );
+    registration.load().set(77);
+    stage.proxy.set(Mode::Pass);
+    new_life(&registration, &[before]).await;
+    stage
+        .listed("its load", |s| load_of(s, "a") == Some(77))
+        .await;
+    eventually("no lease to be left over", || async {
+        (stage.operator.leases().await == [stage.provider.lease_id()?]).then_some(())
+    })
+    .await;
+}
+
+fault! {
+    async fn requests_that_arrive_no_more_end_with_a_new_life(stage: Stage) {
+        a_cut_of_one_way_ends_with_a_new_life(stage, Mode::HoldRequests).await;
+    }
+}
+
+fault! {
+    async fn replies_that_arrive_no_more_end_with_a_new_life(stage: Stage) {
+        a_cut_of_one_way_ends_with_a_new_life(stage, Mode::HoldReplies).await;
+    }
+}
+
+fault! {
+    /// It is slow to answer, so that what was confirmed is old by the time the answer is there.
+    async fn whoever_asks_right_after_a_slow_answer_is_served_too(stage: Stage) {
+        let slow = Duration::from_millis(300);
+        let provider = timed(EtcdRegistry::builder([stage.proxy.address().to_string()]))
+            .with_lease_ttl(Duration::from_secs(24))
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_request_timeout(Duration::from_secs(5))
+            // The keepalive by itself comes every 8 s.
+            .with_timings(|timings| {
+                timings.renew_interval = Duration::from_millis(200);
+                timings.call_timeout = Duration::from_secs(6);
+            })
+            .build()
+            .unwrap();
+        let registration = live(&provider, "a").await;
+        let lease = provider.lease_id();
+        let mut states = registration.states();
+        let late = tokio::spawn(async move {
+            let is_late = |s: &RegistrationState| {
+                s.cause().is_some_and(|cause| cause.kind() == ErrorKind::TimedOut)
+            };
+            states.wait_for(is_late).await
+        });
+        stage.proxy.set(Mode::Delay(slow));
+        stage.proxy.cut();
+        sleep(Duration::from_secs(9)).await;
+        assert!(!late.is_finished(), "{:?}", late.await);
+        late.abort();
+        assert_eq!((registration.state().is_live(), provider.lease_id()), (true, lease));
     }
 }
 

@@ -5,13 +5,16 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Snapshot, Status};
-use plimsoll_test_servers::probe::{eventually, ids, life, load_of, shown, state};
+use plimsoll_discovery_api::{
+    Incarnation, LoadUpdater, Registration, RegistrationState, Registry, Snapshot, Status,
+};
+use plimsoll_test_servers::Mode;
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, shown, state};
 use tokio::time::sleep;
 
-use support::harness::TTL;
+use support::harness::{TTL, builder};
 use support::operator::{PREFIX, identity, load};
-use support::stage::{live, register};
+use support::stage::{Stage, live, register};
 
 fault! {
     async fn a_revoked_lease_is_replaced_and_every_registration_with_it(stage: Stage) {
@@ -93,6 +96,106 @@ fault! {
         .await;
         assert!(restored.mod_revision() > before.mod_revision());
         state(&registration, "Live", RegistrationState::is_live).await;
+    }
+}
+
+/// Waits until `registration` lives anew, and its record stands for that life under the one lease.
+async fn put_back(stage: &Stage, registration: &Registration, before: Incarnation) {
+    let life = new_life(registration, &[before]).await;
+    let listed = stage
+        .listed("the new life", |s| {
+            s.get("a").is_some_and(|m| m.incarnation() == life)
+        })
+        .await;
+    assert_eq!((ids(&listed), listed.skipped()), (vec!["a"], 0));
+}
+
+fault! {
+    async fn a_record_overwritten_under_its_own_lease_is_put_back(stage: Stage) {
+        let registration = stage.live("a").await;
+        let key = identity(&stage.service, "a");
+        let naming = br#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}"#;
+        for value in [&b"garbage"[..], b"", naming] {
+            let before = life(&registration);
+            stage.operator.overwrite(&key, value).await;
+            put_back(&stage, &registration, before).await;
+        }
+        // What its owner itself would have made of it as it left.
+        let own = String::from_utf8(stage.key("a").await.unwrap().value().to_vec()).unwrap();
+        let before = life(&registration);
+        let departed = own.replacen(r#""Op":0"#, r#""Op":1"#, 1);
+        stage.operator.overwrite(&key, departed.as_bytes()).await;
+        put_back(&stage, &registration, before).await;
+        assert_eq!(stage.key("a").await.map(|kv| kv.lease()), stage.provider.lease_id());
+    }
+}
+
+fault! {
+    /// And its owner did not look: it finds out as soon as it does.
+    async fn a_record_overwritten_under_its_own_lease_in_an_outage_is_put_back(stage: Stage) {
+        // Its own questions would tell too, in time.
+        let provider = builder(stage.proxy.address()).with_timings(|timings| {
+            timings.renew_interval = Duration::from_secs(3_600);
+            timings.lease = None;
+        });
+        let provider = provider.build().unwrap();
+        let [registration, other] = [live(&provider, "a").await, live(&provider, "b").await];
+        eventually("the keys to be watched", || async {
+            (stage.server.metric("etcd_debugging_mvcc_watcher_total") == 2.0).then_some(())
+        })
+        .await;
+        let lives = [life(&registration), life(&other)];
+        stage.proxy.set(Mode::Refuse);
+        stage.operator.overwrite(&identity(&stage.service, "a"), b"garbage").await;
+        stage.proxy.set(Mode::Pass);
+        new_life(&registration, &lives).await;
+        stage.listed("both", |s| ids(s) == ["a", "b"] && s.skipped() == 0).await;
+        assert_eq!(life(&other), lives[1]);
+    }
+}
+
+fault! {
+    async fn whoever_leaves_takes_along_what_was_made_of_the_record(stage: Stage) {
+        let registration = stage.live("a").await;
+        stage.proxy.set(Mode::Refuse);
+        stage.operator.overwrite(&identity(&stage.service, "a"), b"garbage").await;
+        let _not_yet = registration.deregister().await;
+        stage.proxy.set(Mode::Pass);
+        eventually("the removal", || async { registration.deregister().await.ok() }).await;
+        assert!(stage.operator.records().await.is_empty());
+    }
+}
+
+fault! {
+    /// One of whom does not escape it.
+    async fn two_programs_under_one_id_are_one_instance_until_both_are_gone(stage: Stage) {
+        const ID: &str = "10.9.9.9:7001";
+        let raw = format!("{PREFIX}/services/orders/{ID}");
+        let other = br#"{"Op":0,"Addr":"10.8.8.8:1","Metadata":null}"#;
+        let is_at = |authority: &'static str| {
+            move |s: &Snapshot| {
+                ids(s) == [ID] && s.get(ID).is_some_and(|m| {
+                    m.instance().authority() == authority && m.standing().is_registered()
+                })
+            }
+        };
+        let mut watch = stage.watch().await;
+        let registration = stage.live(ID).await;
+        stage.operator.put(&raw, other).await;
+        // What comes after it tells that it has been seen.
+        let last = stage.live("z").await;
+        shown(&mut watch, "both programs", |s| s.get("z").is_some()).await;
+        last.deregister().await.unwrap();
+        shown(&mut watch, "ours", is_at("10.0.0.7:8080")).await;
+        stage.listed("ours", is_at("10.0.0.7:8080")).await;
+        stage.operator.delete(&raw).await;
+        let last = stage.live("z").await;
+        shown(&mut watch, "ours, still", |s| ids(s) == [ID, "z"]).await;
+        last.deregister().await.unwrap();
+        stage.operator.put(&raw, other).await;
+        registration.deregister().await.unwrap();
+        shown(&mut watch, "the other", is_at("10.8.8.8:1")).await;
+        stage.listed("the other", is_at("10.8.8.8:1")).await;
     }
 }
 
@@ -182,7 +285,10 @@ fault! {
             .unwrap();
         assert_eq!(registry.granted_ttl(), None);
         let _registration = live(&registry, "a").await;
-        assert_eq!(registry.granted_ttl(), Some(Duration::from_secs(5)));
+        let granted = Duration::from_secs(5);
+        assert_eq!(registry.granted_ttl(), Some(granted));
+        // Whoever crashes is there for as long.
+        assert!(registry.capabilities().crash_detection > Some(granted));
     }
 }
 

@@ -22,6 +22,9 @@ fault! {
         let mut costs = Vec::new();
         for count in [1, MANY] {
             let provider = builder(stage.server.address())
+                // A claim that a busy machine makes late is in doubt, and looked after for a while.
+                .with_connect_timeout(Duration::from_secs(10))
+                .with_request_timeout(Duration::from_secs(10))
                 .with_timings(|timings| timings.load.max_age = Duration::from_secs(3_600))
                 .build()
                 .unwrap();

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
 use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
-use plimsoll_test_servers::probe::{eventually, ids, life, load_of, shown};
+use plimsoll_test_servers::Mode;
+use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
 use tokio::time::sleep;
 
 use support::harness::TTL;
+use support::operator::{fence, identity, load};
 use support::stage::{Stage, register};
 
 /// Writes until the alarm is raised.
@@ -65,6 +67,8 @@ fault! {
         registration.load().set(41);
         let refused = registration.load().flush().await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ResourceExhausted);
+        let named = load(&stage.service, "a");
+        assert!(refused.to_string().contains(&named), "{refused}");
         // Twice as long as a lease that was given up with the first failed write would last.
         let until = Instant::now() + TTL + TTL;
         while Instant::now() < until {
@@ -76,7 +80,11 @@ fault! {
         let waiting = register(&stage.provider, "c").await;
         leaving.deregister().await.unwrap();
         eventually("the key to go", || async { stage.key("b").await.is_none().then_some(()) }).await;
-        assert!(!waiting.state().is_live());
+        state(&waiting, "the key that is refused", |s| {
+            let (full, key) = (ErrorKind::ResourceExhausted, identity(&stage.service, "c"));
+            s.cause().is_some_and(|cause| cause.kind() == full && cause.to_string().contains(&key))
+        })
+        .await;
         registration.load().set(42);
         relieve(&stage).await;
         shown(&mut watch, "all that is wanted", |s| {
@@ -85,5 +93,28 @@ fault! {
         .await;
         assert_eq!(life(&registration), before);
         assert_eq!(stage.consumer.services().await.unwrap(), [stage.service.clone()]);
+    }
+}
+
+fault! {
+    /// The first attempt to register may be on its way still. That can be made void only by a write,
+    /// which must wait; the instance must not.
+    async fn whoever_leaves_a_full_store_is_gone_though_a_claim_is_in_doubt(stage: Stage, "--quota-backend-bytes=8388608") {
+        // With this there is a lease, so that the first request is the one that counts.
+        let _other = stage.live("z").await;
+        stage.proxy.set(Mode::HoldReplies);
+        let leaving = register(&stage.provider, "a").await;
+        state(&leaving, "an attempt without an answer", |s| s.cause().is_some()).await;
+        stage.proxy.set(Mode::Pass);
+        ready(&leaving).await;
+        assert!(stage.key("a").await.is_some());
+        let fence = fence(stage.provider.lease_id().unwrap());
+        exhaust(&stage).await;
+        let refused = leaving.deregister().await.unwrap_err();
+        assert_eq!(stage.key("a").await.map(|kv| kv.mod_revision()), None, "{refused}");
+        assert!(stage.operator.get(&fence).await.is_none(), "what is void is not known to be");
+        relieve(&stage).await;
+        eventually("the fence", || stage.operator.get(&fence)).await;
+        leaving.deregister().await.unwrap();
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use support::harness::builder;
 use support::operator::{identity, load, record};
-use support::stage::Stage;
+use support::stage::{Stage, live};
 
 /// What a consumer behind a proxy of its own needs to miss something.
 struct Watcher {
@@ -223,13 +223,14 @@ fault! {
 
 fault! {
     async fn watches_that_come_and_go_leave_nothing_behind(stage: Stage) {
-        let _registration = stage.live("a").await;
-        // The connection is there, and stays.
-        stage.consumer.services().await.unwrap();
+        let _registration = live(&stage.consumer, "a").await;
+        // The connection is there, and stays: with another one, what was left of this would go.
+        stage.provider.services().await.unwrap();
+        let connections = stage.proxy.openings().len();
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         let before = tasks();
-        for round in 0..2_000 {
-            let mut watch = stage.watch().await;
+        for round in 0..1_000 {
+            let mut watch = stage.provider.watch(&stage.service).await.unwrap();
             if round % 4 == 0 {
                 timeout(PATIENCE, watch.next()).await.unwrap();
             } else {
@@ -242,6 +243,8 @@ fault! {
             (stage.server.metric("etcd_debugging_mvcc_watcher_total") <= 1.0).then_some(())
         })
         .await;
+        stage.provider.services().await.unwrap();
+        assert_eq!(stage.proxy.openings().len(), connections);
     }
 }
 

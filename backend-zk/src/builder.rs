@@ -18,6 +18,8 @@ use crate::{Acl, ZkRegistry};
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Several times what the slowest healthy server needs to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Each answer has the time of a call; this bounds hundreds of them over a slow line.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_ROOT: &str = "plimsoll";
 const DEFAULT_PORT: u16 = 2181;
 
@@ -118,7 +120,10 @@ impl ZkBuilder {
         self
     }
 
-    /// How long one round of attempts to connect may take. Default: 3 s.
+    /// How long one host may be silent before another is tried: when connecting, where a round takes
+    /// up to five quarters of this for each host, and on a connection in use. The client library
+    /// takes two fifths of the session timeout where this is more than three fifths of it. Between
+    /// 100 ms and 1 h. Default: 3 s.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -273,6 +278,7 @@ fn timings(session: Duration) -> Timings {
     let mut timings = Timings::default();
     timings.lease = Some(session);
     timings.renew_interval = session / 3;
+    timings.list_timeout = LIST_TIMEOUT;
     // The connection tells at once when it is there again; what is left is to spread the herd.
     timings.backoff.cap = Duration::from_secs(2);
     timings.hold_down.grace = timings.hold_down.grace.max(session * 3);

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode, unescape};
+use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode};
 use plimsoll_discovery_api::{
-    Error, ErrorKind, Incarnation, Instance, Result, ServiceName, Status,
+    Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::paths::{id_of, twin_of};
 
 /// `ServiceInstance` of Curator's x-discovery, by the names of its JSON.
 #[derive(Serialize, Deserialize)]
@@ -88,7 +90,7 @@ pub(crate) fn read(
     bytes: &[u8],
     czxid: i64,
 ) -> Result<Entry, Skipped> {
-    let id = unescape(key).map_err(|cause| Skipped::new(key, cause))?;
+    let id = id_of(key);
     let skipped = |cause| Skipped::new(&*id, cause);
     let wire: Wire<'_> = serde_json::from_slice(bytes).map_err(|e| {
         let cause = Error::new(ErrorKind::Corrupt, "not a service instance in JSON");
@@ -110,7 +112,8 @@ pub(crate) fn read(
         registered_at,
         ..
     } = decode(service, wire.payload.to_string().as_bytes()).map_err(skipped)?;
-    if instance.id().as_str() != id {
+    // What this library writes is escaped.
+    if instance.id().as_str() != id || twin_of(key).is_some() {
         let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
         return Err(skipped(cause.with_context("id", instance.id().as_str())));
     }
@@ -119,7 +122,8 @@ pub(crate) fn read(
     Ok(entry)
 }
 
-/// A node of Curator, or of Spring Cloud Zookeeper, which keeps its metadata in the payload.
+/// A node of Curator, or of Spring Cloud Zookeeper, which keeps its metadata in the payload. What
+/// of that is beyond the limits here is left out: it is no reason to do without a good server.
 fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) -> Result<Entry> {
     let corrupt = |why: &str| Error::new(ErrorKind::Corrupt, why);
     let address = wire
@@ -135,20 +139,19 @@ fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) ->
     if wire.enabled == Some(false) {
         builder = builder.with_status(Status::OutOfService);
     }
-    for (key, value) in wire
-        .payload
-        .get("metadata")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
-        if let Some(text) = value.as_str() {
-            builder = builder.with_metadata(key, text);
+    let mut metadata = Metadata::new();
+    let said = wire.payload.get("metadata").and_then(Value::as_object);
+    for (key, value) in said.into_iter().flatten() {
+        if let Some(text) = value.as_str()
+            && let Err(cause) = metadata.insert(key, text)
+        {
+            tracing::debug!(%service, id, %cause, "metadata left out");
         }
     }
     let instance = builder
         .build()
-        .map_err(|cause| corrupt("the node holds a value that cannot be").with_source(cause))?;
+        .map_err(|cause| corrupt("the node holds a value that cannot be").with_source(cause))?
+        .with_metadata(metadata);
     let mut entry = Entry::new(instance, foreign(czxid));
     entry.registered_at = wire
         .registered_ms
@@ -218,6 +221,50 @@ mod tests {
         let entry = read(&service(), "u2", spring, 78).unwrap();
         assert!(entry.instance.is_secure() && entry.instance.port() == 443);
         assert_eq!(entry.instance.metadata().get("zone"), Some("a"));
+    }
+
+    #[test]
+    fn what_is_beyond_the_limits_is_left_out_of_an_instance_of_others_and_no_more() {
+        let mut said: serde_json::Map<_, _> = (0..60)
+            .map(|index| (format!("k{index:02}"), Value::from("v")))
+            .collect();
+        said.insert("management.context-path".into(), "/manage".into());
+        said.insert("a-long".into(), "x".repeat(513).into());
+        said.insert("a-number".into(), 7.into());
+        said.insert("a-zone".into(), "b".into());
+        let node = serde_json::json!({"address": "h", "port": 80, "payload": {"metadata": said}});
+        let bytes = serde_json::to_vec(&node).unwrap();
+        let entry = read(&service(), "u1", &bytes, 1).unwrap();
+        let metadata = entry.instance.metadata();
+        assert_eq!(metadata.len(), Metadata::MAX_PAIRS);
+        assert_eq!(
+            (metadata.get("a-zone"), metadata.get("k46")),
+            (Some("b"), Some("v"))
+        );
+        for left_out in ["management.context-path", "a-long", "a-number", "k47"] {
+            assert_eq!(metadata.get(left_out), None, "{left_out}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_another_program_did_not_escape_is_read_and_one_of_ours_is_not() {
+        let key = "orders:8080";
+        let node = br#"{"name":"orders","id":"orders:8080","address":"h","port":80}"#;
+        assert_eq!(
+            read(&service(), key, node, 1)
+                .unwrap()
+                .instance
+                .id()
+                .as_str(),
+            key
+        );
+        let instance = Instance::builder("orders", "h", 80).with_id(key).build();
+        let life = Incarnation::random();
+        let record = Record::new(Arc::new(instance.unwrap()), life, SystemTime::now(), 0);
+        let ours = write(&record).unwrap();
+        let skipped = read(&service(), key, &ours, 1).unwrap_err();
+        assert_eq!(skipped.cause.kind(), ErrorKind::Corrupt);
+        assert!(read(&service(), "orders%3A8080", &ours, 1).is_ok());
     }
 
     #[test]

@@ -34,19 +34,21 @@ impl Default for Abilities {
     }
 }
 
-/// Connects within the time that is set for it: to the session `former`, or for a new one.
+/// Connects to one of the hosts, each of which is given the time that is set for one: to the session
+/// `former`, or for a new one.
 pub(crate) async fn connect(
     config: &Config,
     former: Option<SessionInfo>,
 ) -> Result<(Client, Abilities)> {
     let limit = config.connect_timeout;
-    let connecting = timeout(limit, open(connector(config, former)?, config)).await;
+    let round = round(config);
+    let connecting = timeout(round, open(connector(config, former)?, config)).await;
     let Ok(client) = connecting else {
         return Err(Error::new(
             ErrorKind::Unavailable,
             "no ZooKeeper server answered in time",
         )
-        .with_context("waited", format!("{limit:?}")));
+        .with_context("waited", format!("{round:?}")));
     };
     let client = client.map_err(|native| not_connected(native, config))?;
     let abilities = abilities(&client, limit).await;
@@ -57,6 +59,13 @@ pub(crate) async fn connect(
         ));
     }
     Ok((client, abilities))
+}
+
+/// How long it may take to try all hosts. The client library notices an eighth late that one is
+/// silent, and gives some time to the connection besides what it gives to the handshake.
+fn round(config: &Config) -> Duration {
+    let hosts = u32::try_from(config.hosts.len()).unwrap_or(u32::MAX);
+    config.connect_timeout.mul_f64(1.25).saturating_mul(hosts)
 }
 
 /// Why a handshake failed the client library keeps to itself; as it may be what keeps a healthy
@@ -72,6 +81,8 @@ fn not_connected(native: Native, config: &Config) -> Error {
 fn connector(config: &Config, former: Option<SessionInfo>) -> Result<Connector> {
     let mut connector = Client::connector()
         .with_session_timeout(config.session_timeout)
+        // Otherwise one host that swallows everything takes longer than a round may.
+        .with_connection_timeout(config.connect_timeout)
         .with_fail_eagerly();
     match &config.login {
         Some(Login::Digest(user)) => connector = connector.with_auth("digest", user.as_bytes()),

@@ -16,8 +16,10 @@ use zookeeper_client::{Error as Native, Stat};
 
 use crate::codec;
 use crate::driver::{SETTLE_ATTEMPTS, ZkDriver, contended, native};
-use crate::error::failed;
-use crate::read::read_all;
+use crate::error::failed_at;
+use crate::fetch::{Standing, read_all};
+use crate::paths::Nodes;
+use crate::session::Connection;
 
 /// So many departures of a service are remembered: more than leave during a reconnect, and still a
 /// small node.
@@ -95,13 +97,14 @@ impl ZkDriver {
             };
             may_list &= !told_by_events || attempt < LIST_ATTEMPTS;
             let mut there = read_all(&connection, &paths).await?.into_iter();
-            let (identity, load, service) = (
-                there.next().flatten(),
-                there.next().flatten(),
-                there.next().flatten(),
-            );
+            let mut next = || there.next().unwrap_or(Ok(None));
+            let (identity, load) = (next()?, next()?);
+            let service = next().ok().flatten();
             let Some((bytes, stat)) = identity else {
-                return Ok(());
+                if self.drop_orphan(&connection, &nodes, load).await? {
+                    return Ok(());
+                }
+                continue;
             };
             let life = codec::incarnation(&bytes, stat.czxid);
             if !release.incarnations.contains(&life) {
@@ -124,19 +127,41 @@ impl ZkDriver {
                     )?;
                 }
                 writer.add_delete(&nodes.identity, Some(stat.version))?;
-                load.map_or(Ok(()), |_| writer.add_delete(&nodes.load, None))
+                load.map_or(Ok(()), |(_, stat)| {
+                    writer.add_delete(&nodes.load, Some(stat.version))
+                })
             };
-            fill().map_err(failed)?;
+            fill().map_err(failed_at(&nodes.identity))?;
             match writer.commit().await.map_err(native) {
                 Ok(_) => return Ok(()),
                 Err(Native::NoNode) => self.make_parents(&connection, &nodes, asked).await?,
                 Err(Native::BadVersion | Native::NodeExists) => {}
                 // Perhaps of the list alone.
                 Err(Native::NoAuth) if list.is_some() => may_list = false,
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(failed_at(&nodes.identity)(error)),
             }
         }
         Err(contended())
+    }
+
+    /// Deletes the load that this session has left without an identity, which others have deleted;
+    /// no claim leaves it so. Returns `false` if another write came in between.
+    async fn drop_orphan(
+        &self,
+        connection: &Connection,
+        nodes: &Nodes,
+        load: Standing,
+    ) -> Result<bool> {
+        let own = load.filter(|(_, stat)| stat.ephemeral_owner == connection.session);
+        let Some((_, stat)) = own else {
+            return Ok(true);
+        };
+        let deleted = connection.client.delete(&nodes.load, Some(stat.version));
+        match deleted.await {
+            Ok(()) | Err(Native::NoNode) => Ok(true),
+            Err(Native::BadVersion) => Ok(false),
+            Err(error) => Err(failed_at(&nodes.load)(error)),
+        }
     }
 
     /// The list to write, and the version it is to replace; `None` if what is there is no list.

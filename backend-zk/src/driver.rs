@@ -9,17 +9,18 @@ use plimsoll_backend_kit::{Driver, Interest, Listing, Record, Release, Subscript
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::watch;
 use zookeeper_client::{
-    Acls, CreateMode, CreateOptions, Error as Native, EventType, MultiWriteError, Stat,
+    Acls, CreateMode, CreateOptions, Error as Native, EventType, MultiWriteError,
 };
 
 use crate::builder::Config;
 use crate::claim::ZkClaim;
 use crate::codec;
 use crate::depart::Departures;
-use crate::error::{failed, gone};
+use crate::error::gone;
+use crate::fetch::{Standing, read_all};
 use crate::parents::Parents;
 use crate::paths::{Nodes, Tree};
-use crate::read::{self, read_all};
+use crate::read;
 use crate::session::{Connection, Link, Session};
 use crate::watch::subscribe;
 
@@ -29,7 +30,7 @@ pub(crate) const SETTLE_ATTEMPTS: u32 = 5;
 const MAX_RECORD_BYTES: usize = 512 * 1024;
 
 /// What stands at the two paths.
-pub(crate) type Pair = (Option<(Vec<u8>, Stat)>, Option<(Vec<u8>, Stat)>);
+pub(crate) type Pair = (Standing, Standing);
 
 pub(crate) struct ZkDriver {
     config: Arc<Config>,
@@ -80,6 +81,10 @@ impl ZkDriver {
         CreateMode::Ephemeral.with_acls(self.acls())
     }
 
+    pub(crate) fn load_interval(&self) -> Duration {
+        self.config.timings.load.min_interval
+    }
+
     /// A connection of the session that `claim` hangs on.
     pub(crate) async fn connection_of(&self, claim: &ZkClaim) -> Result<Connection> {
         let connection = self.session().connection().await?;
@@ -93,7 +98,8 @@ impl ZkDriver {
     pub(crate) async fn standing(&self, connection: &Connection, nodes: &Nodes) -> Result<Pair> {
         let paths = [nodes.identity.clone(), nodes.load.clone()];
         let mut found = read_all(connection, &paths).await?.into_iter();
-        Ok((found.next().flatten(), found.next().flatten()))
+        let mut next = || found.next().unwrap_or(Ok(None));
+        Ok((next()?, next()?))
     }
 }
 
@@ -138,22 +144,14 @@ impl Driver for ZkDriver {
     }
 
     async fn renew(&self, claim: &ZkClaim) -> Result<()> {
-        let Connection { client, .. } = self.connection_of(claim).await?;
-        match client
-            .check_stat(&claim.nodes.identity)
-            .await
-            .map_err(failed)?
-        {
-            Some(stat) if stat.czxid == claim.czxid => Ok(()),
-            _ => Err(gone(
-                &claim.nodes.identity,
-                "the node is gone, or another's",
-            )),
-        }
+        let connection = self.connection_of(claim).await?;
+        self.confirm(&connection, claim).await
     }
 
     fn granted_lease(&self, claim: &ZkClaim) -> Option<Duration> {
-        Some(claim.granted)
+        // A session that was resumed may have been granted for less than before.
+        let current = self.session_timeout().unwrap_or(claim.granted);
+        Some(claim.granted.min(current))
     }
 
     async fn lost(&self, claim: &ZkClaim) -> Error {

@@ -45,6 +45,11 @@ pub(crate) fn failed(error: zk::Error) -> Error {
     .with_source(error)
 }
 
+/// The same, of a call on the node `path`, or on several of which that is the first.
+pub(crate) fn failed_at(path: &str) -> impl Fn(zk::Error) -> Error + '_ {
+    move |error| failed(error).with_context("path", path)
+}
+
 /// The registration of `path` has ended.
 pub(crate) fn gone(path: &str, why: &str) -> Error {
     Error::new(ErrorKind::LeaseExpired, why).with_context("path", path)

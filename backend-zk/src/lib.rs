@@ -9,6 +9,7 @@ mod connect;
 mod depart;
 mod driver;
 mod error;
+mod fetch;
 mod login;
 mod parents;
 mod paths;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use zookeeper_client::CreateMode;
 
 use crate::driver::ZkDriver;
-use crate::error::failed;
+use crate::error::failed_at;
 use crate::paths::Nodes;
 use crate::session::Connection;
 
@@ -43,8 +43,10 @@ impl ZkDriver {
         };
         for branch in [&branches.services, &branches.load, &branches.departed] {
             let above = branch.rsplit_once('/').map_or("", |(above, _)| above);
-            client.mkdir(above, &lasting).await.map_err(failed)?;
-            client.mkdir(branch, &passing).await.map_err(failed)?;
+            let lasted = client.mkdir(above, &lasting).await;
+            lasted.map_err(failed_at(above))?;
+            let passed = client.mkdir(branch, &passing).await;
+            passed.map_err(failed_at(branch))?;
         }
         made.insert(branches.services.clone(), Instant::now());
         Ok(())

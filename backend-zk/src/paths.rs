@@ -1,6 +1,6 @@
 //! Where things stand in the tree.
 
-use plimsoll_backend_kit::escape;
+use plimsoll_backend_kit::{escape, unescape};
 use plimsoll_discovery_api::{Incarnation, InstanceId, ServiceName};
 
 /// The three branches below one root: who is there, how loaded, and who has just left.
@@ -53,6 +53,13 @@ impl Tree {
 }
 
 impl Branches {
+    /// The parent of all services.
+    pub(crate) fn root(&self) -> &str {
+        self.services
+            .rsplit_once('/')
+            .map_or("", |(above, _)| above)
+    }
+
     /// What is created and deleted again in the transaction that removes `incarnation`, so that
     /// watchers get an event by this name and nobody has anything to tidy up.
     pub(crate) fn departure(&self, incarnation: Incarnation) -> String {
@@ -64,6 +71,17 @@ impl Branches {
 pub(crate) fn key_below<'p>(path: &'p str, parent: &str) -> Option<&'p str> {
     let key = path.strip_prefix(parent)?.strip_prefix('/')?;
     (!key.is_empty() && !key.contains('/')).then_some(key)
+}
+
+/// The id under `key`. Programs other than this one may not escape it.
+pub(crate) fn id_of(key: &str) -> String {
+    unescape(key).unwrap_or_else(|_| key.to_owned())
+}
+
+/// The key that the id of `key` has where it is escaped, if that is another one. Where both stand,
+/// the id is that one's.
+pub(crate) fn twin_of(key: &str) -> Option<String> {
+    unescape(key).is_err().then(|| escape(key))
 }
 
 #[cfg(test)]
@@ -88,5 +106,18 @@ mod tests {
         }
         let nodes = tree.nodes(&"a/b".parse().unwrap(), &"c/d".parse().unwrap());
         assert_eq!(nodes.identity, "/r/services/a%2Fb/c%2Fd");
+    }
+
+    #[test]
+    fn ids_that_others_wrote_unescaped_are_read_as_they_are() {
+        for (key, id, twin) in [
+            ("a", "a", None),
+            ("c%2Fd", "c/d", None),
+            ("10.0.0.7:8080", "10.0.0.7:8080", Some("10.0.0.7%3A8080")),
+            ("%41", "%41", Some("%2541")),
+        ] {
+            assert_eq!(id_of(key), id);
+            assert_eq!(twin_of(key).as_deref(), twin);
+        }
     }
 }

@@ -1,21 +1,17 @@
 //! Reading a service whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use plimsoll_backend_kit::{Entry, Interest, Listing, Skipped, unescape};
 use plimsoll_discovery_api::{Incarnation, Result, Revision, ServiceName};
-use zookeeper_client::{Client, Error as Native, MultiReadResult, Stat};
+use zookeeper_client::Stat;
 
 use crate::codec;
 use crate::depart::read_list;
-use crate::error::failed;
-use crate::paths::{Branches, Tree};
+use crate::error::failed_at;
+use crate::fetch::{Node, Standing, are_parents, found, read_all};
+use crate::paths::{Branches, Tree, id_of, twin_of};
 use crate::session::Connection;
-
-/// So many nodes are read by one request: few enough that an answer stays far below the limits of
-/// any server even if each node is of the largest size, many enough that 10,000 instances are a
-/// few hundred requests, all under way at once.
-const BATCH: usize = 64;
 
 /// What was last seen of a node, to tell a change from a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +24,17 @@ pub(crate) struct Seen {
     pub(crate) sound: bool,
 }
 
+impl Seen {
+    /// Of a node that was not read, as it may not be, or as its id is another's.
+    pub(crate) const UNREAD: Self = Self {
+        czxid: 0,
+        mzxid: 0,
+        owner: 0,
+        incarnation: Incarnation::from_bits(0),
+        sound: false,
+    };
+}
+
 /// A service at one moment, with what is needed to follow it from there.
 pub(crate) struct View {
     pub(crate) listing: Listing,
@@ -35,68 +42,12 @@ pub(crate) struct View {
     pub(crate) seen: HashMap<String, Seen>,
 }
 
-/// One node, or that there is none.
-pub(crate) type Node = Option<(Vec<u8>, Stat)>;
-
-/// Reads `paths`, pipelined, in their order.
-pub(crate) async fn read_all(connection: &Connection, paths: &[String]) -> Result<Vec<Node>> {
-    if connection.abilities.branches {
-        read_in_batches(&connection.client, paths).await
-    } else {
-        read_one_by_one(&connection.client, paths).await
-    }
-}
-
-async fn read_in_batches(client: &Client, paths: &[String]) -> Result<Vec<Node>> {
-    let mut requests = Vec::with_capacity(paths.len() / BATCH + 1);
-    for batch in paths.chunks(BATCH) {
-        let mut reader = client.new_multi_reader();
-        for path in batch {
-            reader.add_get_data(path).map_err(failed)?;
-        }
-        // Sent here; awaited below.
-        requests.push(reader.commit());
-    }
-    let mut nodes = Vec::with_capacity(paths.len());
-    for request in requests {
-        for result in request.await.map_err(failed)? {
-            nodes.push(match result {
-                MultiReadResult::Data { data, stat } => Some((data, stat)),
-                MultiReadResult::Error {
-                    err: Native::NoNode,
-                } => None,
-                MultiReadResult::Error { err } => return Err(failed(err)),
-                other => return Err(failed(Native::UnexpectedError(format!("{other:?}")))),
-            });
-        }
-    }
-    Ok(nodes)
-}
-
-async fn read_one_by_one(client: &Client, paths: &[String]) -> Result<Vec<Node>> {
-    let requests: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
-    let mut nodes = Vec::with_capacity(paths.len());
-    for request in requests {
-        nodes.push(found(request.await)?);
-    }
-    Ok(nodes)
-}
-
-/// A node that is not there is no error.
-pub(crate) fn found<T>(result: Result<T, Native>) -> Result<Option<T>> {
-    match result {
-        Ok(node) => Ok(Some(node)),
-        Err(Native::NoNode) => Ok(None),
-        Err(error) => Err(failed(error)),
-    }
-}
-
 /// What was read of a service besides its instances.
 pub(crate) struct Frame {
     /// The parent of all services.
     pub(crate) history: Option<Stat>,
     /// The parent of the service's instances, with its data.
-    pub(crate) service: Node,
+    pub(crate) service: Standing,
     /// The names of the instances' nodes.
     pub(crate) keys: Vec<String>,
 }
@@ -115,13 +66,16 @@ pub(crate) async fn view(
     let (sync, history) = (client.sync(&root), client.check_stat(&root));
     let children = client.get_children(&branches.services);
     let parent = client.get_data(&branches.services);
-    sync.await.map_err(failed)?;
-    let history = history.await.map_err(failed)?;
-    let keys = found(children.await)?.map_or_else(Vec::new, |(keys, _)| keys);
+    let (sync, history) = (connection.answer(sync), connection.answer(history));
+    sync.await.map_err(failed_at(&root))?;
+    let history = history.await.map_err(failed_at(&root))?;
+    let children = connection.answer(children).await;
+    let parent = connection.answer(parent).await;
+    let children = found(&branches.services, children)?;
     let frame = Frame {
         history,
-        service: found(parent.await)?,
-        keys,
+        service: found(&branches.services, parent)?,
+        keys: children.map_or_else(Vec::new, |(keys, _)| keys),
     };
     let (identities, loads) = members(connection, &branches, &frame.keys, interest).await?;
     Ok(assemble(service, frame, identities, loads))
@@ -134,13 +88,16 @@ pub(crate) async fn members(
     keys: &[String],
     interest: Interest,
 ) -> Result<(Vec<Node>, Vec<Node>)> {
-    let identities = below(&branches.services, keys);
-    let identities = read_all(connection, &identities);
+    let mut paths = below(&branches.services, keys);
     if interest < Interest::Loads {
-        return Ok((identities.await?, vec![None; keys.len()]));
+        let identities = read_all(connection, &paths).await?;
+        return Ok((identities, vec![Ok(None); keys.len()]));
     }
-    let loads = below(&branches.load, keys);
-    tokio::try_join!(identities, read_all(connection, &loads))
+    // In one go, as the answers come in the order of the requests.
+    paths.extend(below(&branches.load, keys));
+    let mut identities = read_all(connection, &paths).await?;
+    let loads = identities.split_off(keys.len());
+    Ok((identities, loads))
 }
 
 /// Makes a view of what was read; identities and loads are in the order of the frame's keys.
@@ -158,16 +115,27 @@ pub(crate) fn assemble(
     let (mut entries, mut skipped, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
     let mut newest = history.map_or(0, |stat| stat.pzxid);
     newest = newest.max(parent.as_ref().map_or(0, |(_, stat)| stat.pzxid));
+    let doubles = doubles(&keys);
     for ((key, identity), load) in keys.into_iter().zip(identities).zip(loads) {
-        // Gone since the keys were read.
-        let Some((bytes, stat)) = identity else {
-            continue;
+        let (bytes, stat) = match identity {
+            _ if doubles.contains(&key) => {
+                seen.insert(key, Seen::UNREAD);
+                continue;
+            }
+            Ok(Some(node)) => node,
+            // Gone since the keys were read.
+            Ok(None) => continue,
+            Err(closed) => {
+                skipped.push(Skipped::new(id_of(&key), closed));
+                seen.insert(key, Seen::UNREAD);
+                continue;
+            }
         };
         newest = newest.max(stat.mzxid);
         let (known, entry) = understand(service, &key, &bytes, &stat);
         match entry {
             Ok(mut entry) => {
-                entry.load = load.and_then(|(bytes, stat)| load_of(&known, &bytes, &stat));
+                entry.load = load_of(&known, load);
                 entries.push(entry);
             }
             Err(broken) => skipped.push(broken),
@@ -180,6 +148,23 @@ pub(crate) fn assemble(
     View { listing, seen }
 }
 
+/// Those of `keys` whose id another one of them has, escaped.
+fn doubles(keys: &[String]) -> HashSet<String> {
+    let unescaped = keys.iter().filter_map(|key| Some((key, twin_of(key)?)));
+    let unescaped: Vec<_> = unescaped.collect();
+    if unescaped.is_empty() {
+        return HashSet::new();
+    }
+    let all: HashSet<_> = keys.iter().collect();
+    let doubles = unescaped.into_iter().filter(|(_, twin)| all.contains(twin));
+    doubles
+        .map(|(key, _)| {
+            tracing::debug!(key, "another node has its id");
+            key.clone()
+        })
+        .collect()
+}
+
 pub(crate) fn below(parent: &str, keys: &[String]) -> Vec<String> {
     keys.iter().map(|key| format!("{parent}/{key}")).collect()
 }
@@ -187,10 +172,20 @@ pub(crate) fn below(parent: &str, keys: &[String]) -> Vec<String> {
 /// The history is that of the parent of all services, which nothing but a loss of all data ends;
 /// within it the transaction ids count.
 fn revision(history: Option<Stat>, newest: i64) -> Revision {
-    let epoch = history.map_or(0, |stat| {
-        stat.ctime.unsigned_abs().rotate_left(20) ^ stat.czxid.unsigned_abs()
-    });
+    let epoch = history.map_or(0, |stat| epoch(&stat));
     Revision::new(epoch, newest.unsigned_abs())
+}
+
+fn epoch(history: &Stat) -> u64 {
+    history.ctime.unsigned_abs().rotate_left(20) ^ history.czxid.unsigned_abs()
+}
+
+/// The epoch of what stands below `root`, the parent of all services; 0 before there is any.
+pub(crate) async fn current_epoch(connection: &Connection, root: &str) -> Result<u64> {
+    let history = connection.answer(connection.client.check_stat(root)).await;
+    Ok(history
+        .map_err(failed_at(root))?
+        .map_or(0, |stat| epoch(&stat)))
 }
 
 /// Reads one identity node.
@@ -214,10 +209,11 @@ pub(crate) fn understand(
 }
 
 /// The load of a load node, if it is of the same life as the identity: both were created by one
-/// session, the load not before the identity.
-pub(crate) fn load_of(identity: &Seen, bytes: &[u8], stat: &Stat) -> Option<u64> {
+/// session, the load not before the identity. One that may not be read is none.
+pub(crate) fn load_of(identity: &Seen, load: Node) -> Option<u64> {
+    let (bytes, stat) = load.ok().flatten()?;
     let same_life = stat.ephemeral_owner == identity.owner && stat.czxid >= identity.czxid;
-    same_life.then(|| codec::read_load(bytes)).flatten()
+    same_life.then(|| codec::read_load(&bytes)).flatten()
 }
 
 /// The names of all services with an entry.
@@ -225,15 +221,13 @@ pub(crate) async fn services(connection: &Connection, tree: &Tree) -> Result<Vec
     let client = &connection.client;
     let root = tree.services();
     let (sync, children) = (client.sync(&root), client.get_children(&root));
-    sync.await.map_err(failed)?;
-    let Some((keys, _)) = found(children.await)? else {
+    connection.answer(sync).await.map_err(failed_at(&root))?;
+    let Some((keys, _)) = found(&root, connection.answer(children).await)? else {
         return Ok(Vec::new());
     };
-    let nodes = read_all(connection, &below(&root, &keys)).await?;
-    let held = keys
-        .iter()
-        .zip(nodes)
-        .filter(|(_, node)| node.as_ref().is_some_and(|(_, stat)| stat.num_children > 0));
+    // Whose entries may not be read is a service all the same.
+    let held = are_parents(connection, &below(&root, &keys)).await?;
+    let held = keys.iter().zip(held).filter(|(_, held)| *held);
     // A key that is no name is nobody's service.
     Ok(held
         .filter_map(|(key, _)| unescape(key).ok()?.parse().ok())

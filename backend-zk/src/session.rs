@@ -7,8 +7,8 @@ use std::time::Duration;
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
-use zookeeper_client::{Client, SessionInfo, SessionState};
+use tokio::time::{sleep, timeout};
+use zookeeper_client::{Client, Error as Native, SessionInfo, SessionState};
 
 use crate::builder::Config;
 use crate::connect::{Abilities, asked_again, connect};
@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) turn: u64,
     /// What the server understands.
     pub(crate) abilities: Abilities,
+    /// For how long the server has granted the session without a word, when it was last asked.
+    pub(crate) granted: Option<Duration>,
     /// Why there is no connection; before the first attempt has ended there is no telling.
     pub(crate) cause: Option<Error>,
 }
@@ -39,11 +41,27 @@ pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) session: i64,
     pub(crate) abilities: Abilities,
+    /// How long a call is waited for.
+    limit: Duration,
+}
+
+impl Connection {
+    /// Awaits one of the answers that are under way. Each has the time of a call from the one
+    /// before it, so that to read many nodes may take longer, and a server that answers no more is
+    /// noticed nevertheless.
+    pub(crate) async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, Native>>,
+    ) -> Result<T, Native> {
+        let answered = timeout(self.limit, request).await;
+        answered.unwrap_or(Err(Native::Timeout))
+    }
 }
 
 /// Ends its task with it.
 pub(crate) struct Session {
     link: watch::Receiver<Link>,
+    limit: Duration,
     task: AbortHandle,
 }
 
@@ -65,21 +83,18 @@ impl Session {
     /// Needs a tokio runtime.
     pub(crate) fn open(config: Arc<Config>) -> Self {
         let (sender, link) = watch::channel(Link::default());
+        let limit = config.timings.call_timeout;
         let task = tokio::spawn(keep(config, sender)).abort_handle();
-        Self { link, task }
+        Self { link, limit, task }
     }
 
     pub(crate) fn links(&self) -> watch::Receiver<Link> {
         self.link.clone()
     }
 
-    /// The negotiated timeout, while there is a session.
+    /// The negotiated timeout, since there is a session.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.link
-            .borrow()
-            .client
-            .as_ref()
-            .map(Client::session_timeout)
+        self.link.borrow().granted
     }
 
     /// The client, connected; waits for nothing but the very first attempt to connect.
@@ -100,6 +115,7 @@ impl Session {
                     client: client.clone(),
                     session: client.session_id().0,
                     abilities: link.abilities,
+                    limit: self.limit,
                 })
             }
             _ => Err(link.cause.clone().unwrap_or_else(disconnected)),
@@ -157,12 +173,8 @@ async fn keep(config: Arc<Config>, link: watch::Sender<Link>) {
 }
 
 fn is_expired(error: &Error) -> bool {
-    let native =
-        std::error::Error::source(error).and_then(|s| s.downcast_ref::<zookeeper_client::Error>());
-    matches!(
-        native,
-        Some(zookeeper_client::Error::SessionExpired | zookeeper_client::Error::SessionMoved)
-    )
+    let native = std::error::Error::source(error).and_then(|s| s.downcast_ref::<Native>());
+    matches!(native, Some(Native::SessionExpired | Native::SessionMoved))
 }
 
 /// Tells of the connection until the client has come to its end.
@@ -180,6 +192,7 @@ async fn follow(
             link.turn += 1;
             link.id = Some(client.session_id().0);
             link.client = Some(client.clone());
+            link.granted = Some(client.session_timeout());
             link.abilities = abilities;
             link.cause = (!connected).then(disconnected);
         });

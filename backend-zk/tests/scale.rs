@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{LoadUpdater, Registry};
-use plimsoll_test_servers::probe::{PATIENCE, eventually, ready};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, life, ready};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};
 
 use support::bench::{Bench, fault, monitored, transactions};
-use support::harness::{ROOT, SESSION, builder, identity, load};
+use support::harness::{ROOT, SESSION, builder, identity, load, tickets};
 
 fault! {
     /// 10,000 connections a second that come and go: no more writes than the interval of 50 ms
@@ -76,7 +76,7 @@ fault! {
         const MANY: usize = 10_000;
         let _first = bench.live("first").await;
         let consumer = builder(bench.server.address())
-            .with_timings(|timings| timings.call_timeout = PATIENCE)
+            .with_timings(|timings| (timings.call_timeout, timings.list_timeout) = (PATIENCE, PATIENCE))
             .build()
             .unwrap();
         let watch = consumer.watch(&bench.service).await.unwrap();
@@ -149,5 +149,46 @@ fault! {
             let (value, stat) = bench.operator.get_data(&path).await.unwrap();
             assert_eq!((value, stat.version), (WRITES.to_string().into_bytes(), WRITES));
         }
+    }
+}
+
+fault! {
+    /// As many as the server takes, by the connection that keeps the session too.
+    async fn loads_beyond_what_the_server_takes_cost_no_life(bench: Bench) {
+        const MANY: usize = 300;
+        let provider = builder(bench.proxy.address())
+            .with_timings(|timings| {
+                timings.load.min_interval = Duration::from_millis(1);
+                timings.load.settle = Duration::from_millis(1);
+            })
+            .build()
+            .unwrap();
+        let mut fleet = Vec::new();
+        for index in 0..MANY {
+            fleet.push(provider.register(bench.instance(&format!("i{index:03}"))).await.unwrap());
+        }
+        for registration in &fleet {
+            ready(registration).await;
+        }
+        let lives: Vec<_> = fleet.iter().map(life).collect();
+        let session = tickets(&bench.proxy).len();
+        let (before, began, mut value) = (transactions(&bench.server), Instant::now(), 0);
+        while began.elapsed() < 3 * SESSION {
+            value += 1;
+            for registration in &fleet {
+                registration.load().set(value);
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+        let written = transactions(&bench.server) - before;
+        let rate = Duration::from_secs(written).div_duration_f64(began.elapsed());
+        println!("{rate:.0} loads a second were written");
+        assert!(rate > 500.0, "{rate:.0} a second is no flood");
+        assert_eq!(fleet.iter().map(life).collect::<Vec<_>>(), lives);
+        assert_eq!(tickets(&bench.proxy).len(), session, "no connection was given up");
+        bench.listed("the last load of all", |s| {
+            s.members().len() == MANY && s.members().iter().all(|m| m.load().get() == Some(value))
+        })
+        .await;
     }
 }

@@ -18,6 +18,8 @@ fn mistakes_are_named_before_any_connection() {
         ("etcd://h?request_timeout=1ms", "request_timeout"),
         ("etcd://h?watch_timeout=2h", "watch_timeout"),
         ("etcd://h?keep_alive_interval=1s", "keep_alive_interval"),
+        ("etcd://h?keep_alive_interval=61min", "keep_alive_interval"),
+        ("etcd://h?load_interval=25h", "load_interval"),
         ("etcd://h?max_message_bytes=1", "max_message_bytes"),
         ("etcd://h?ttl=1s", "option: ttl"),
         ("etcd://h?cert=a", "cert and key"),

@@ -23,7 +23,7 @@ pub fn load(service: &ServiceName, id: &str) -> String {
     format!("{PREFIX}/load/{}/{}", escape(service.as_str()), escape(id))
 }
 
-fn fence(lease: i64) -> String {
+pub fn fence(lease: i64) -> String {
     format!("{PREFIX}/fence/{lease:x}")
 }
 
@@ -52,7 +52,7 @@ impl Operator {
         answer.expect("the server is up").take_kvs().pop()
     }
 
-    /// Everything below the prefix, the fence aside.
+    /// Everything below the prefix.
     pub async fn records(&self) -> Vec<KeyValue> {
         let options = GetOptions::new().with_prefix();
         let answer = self.0.kv_client().get(PREFIX, Some(options)).await;
@@ -62,6 +62,13 @@ impl Operator {
     pub async fn put(&self, key: &str, value: &[u8]) {
         let put = self.0.kv_client().put(key, value, None).await;
         put.expect("the server is up");
+    }
+
+    /// With the lease that the key is under.
+    pub async fn overwrite(&self, key: &str, value: &[u8]) {
+        let options = PutOptions::new().with_ignore_lease();
+        let put = self.0.kv_client().put(key, value, Some(options)).await;
+        put.expect("the key is there");
     }
 
     pub async fn delete(&self, key: &str) {

@@ -10,14 +10,15 @@ use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
 use zookeeper_client::{AddWatchMode, EventType, PersistentWatcher, WatchedEvent};
 
 use super::{Event, node_event};
-use crate::error::failed;
+use crate::error::failed_at;
+use crate::fetch::{Node, found, read_all};
 use crate::paths::{Branches, Tree, key_below};
-use crate::read::{Node, View, below, found, members, read_all, view};
+use crate::read::{View, below, members, view};
 use crate::session::Connection;
 
 pub(super) struct BranchWatches {
-    connection: Connection,
-    branches: Branches,
+    pub(super) connection: Connection,
+    pub(super) branches: Branches,
     interest: Interest,
     services: PersistentWatcher,
     /// If loads are wanted.
@@ -35,10 +36,11 @@ impl BranchWatches {
     ) -> Result<(Self, View)> {
         let branches = tree.branches(service);
         let on = |branch: &String| {
-            let (client, branch) = (connection.client.clone(), branch.clone());
+            let (connection, branch) = (connection.clone(), branch.clone());
             async move {
                 let mode = AddWatchMode::PersistentRecursive;
-                client.watch(&branch, mode).await.map_err(failed)
+                let watch = connection.answer(connection.client.watch(&branch, mode));
+                watch.await.map_err(failed_at(&branch))
             }
         };
         let loads = async {
@@ -86,10 +88,11 @@ impl BranchWatches {
     }
 
     pub(super) async fn members(&mut self) -> Result<(HashSet<String>, Vec<Incarnation>)> {
-        let (client, parent) = (&self.connection.client, &self.branches.services);
-        let (sync, children) = (client.sync(parent), client.list_children(parent));
-        sync.await.map_err(failed)?;
-        let keys = found(children.await)?.unwrap_or_default();
+        let (connection, parent) = (&self.connection, &self.branches.services);
+        let sync = connection.client.sync(parent);
+        let children = connection.client.list_children(parent);
+        connection.answer(sync).await.map_err(failed_at(parent))?;
+        let keys = found(parent, connection.answer(children).await)?.unwrap_or_default();
         Ok((keys.into_iter().collect(), Vec::new()))
     }
 }
@@ -108,10 +111,14 @@ fn identity(branches: &Branches, event: WatchedEvent) -> Result<Option<Event>> {
     Ok(key.map(|key| Event::Identity(key.to_owned())))
 }
 
-/// The load of a new or departed instance goes with its identity.
+/// The load of a departed instance goes with its identity. One that is created may be that of a new
+/// instance, or one that was deleted alone and is published anew.
 fn load(branches: &Branches, event: WatchedEvent) -> Result<Option<Event>> {
     let event = node_event(event)?;
-    let changed = event.event_type == EventType::NodeDataChanged;
+    let changed = matches!(
+        event.event_type,
+        EventType::NodeCreated | EventType::NodeDataChanged
+    );
     let key = key_below(&event.path, &branches.load).filter(|_| changed);
     Ok(key.map(|key| Event::Load(key.to_owned())))
 }

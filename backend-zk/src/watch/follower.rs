@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Change, Departure, Listing, Update, due, unescape};
+use plimsoll_backend_kit::{Change, Departure, Listing, Skipped, Update, due};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Result, Revision, ServiceName,
 };
@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Event, Watches};
+use crate::fetch::Node;
+use crate::paths::{id_of, twin_of};
 use crate::read::{Seen, load_of, understand};
 
 /// Loads that change within this after others were read are read together.
@@ -135,10 +137,16 @@ impl Follower {
     }
 
     async fn read_identities(&mut self) -> Result<()> {
+        self.learn_epoch().await?;
         let keys: Vec<String> = self.dirty.drain().collect();
+        // Their loads are read with them.
+        let told: HashSet<_> = keys
+            .iter()
+            .filter_map(|k| self.dirty_loads.take(k))
+            .collect();
         let (identities, loads) = self.watches.read(&keys).await?;
         let vanished = keys.iter().zip(&identities).any(|(key, identity)| {
-            identity.is_none() && self.seen.contains_key(key) && !self.announced(key)
+            matches!(identity, Ok(None)) && self.seen.contains_key(key) && !self.announced(key)
         });
         let missing = if vanished {
             self.missing(&keys).await?
@@ -148,33 +156,58 @@ impl Follower {
         // An event that is older than these answers has arrived before them.
         self.drain().await?;
         for key in missing {
-            if let Some(change) = self.removed(&key) {
-                self.tell(change).await?;
-            }
+            self.take_in(&key, Ok(None), Ok(None)).await?;
         }
         for ((key, identity), load) in keys.into_iter().zip(identities).zip(loads) {
-            let change = match identity {
-                None => self.removed(&key),
-                Some((bytes, stat)) => {
-                    let (seen, entry) = understand(&self.service, &key, &bytes, &stat);
-                    let newest = self.revision.counter().max(stat.mzxid.unsigned_abs());
-                    self.revision = Revision::new(self.revision.epoch(), newest);
-                    if self.seen.insert(key, seen) == Some(seen) {
-                        continue;
-                    }
-                    Some(match entry {
-                        Ok(mut entry) => {
-                            entry.load =
-                                load.and_then(|(bytes, stat)| load_of(&seen, &bytes, &stat));
-                            Change::Put(entry)
-                        }
-                        Err(skipped) => Change::Skipped(skipped),
-                    })
-                }
-            };
-            if let Some(change) = change {
-                self.tell(change).await?;
+            let unchanged = self.take_in(&key, identity, load.clone()).await?;
+            if unchanged && told.contains(&key) {
+                self.tell_load(&key, load).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Tells what has become of the node `key`; returns whether it is there as it was.
+    async fn take_in(&mut self, key: &str, identity: Node, load: Node) -> Result<bool> {
+        let double = twin_of(key).is_some_and(|twin| self.seen.contains_key(&twin));
+        let change = match identity {
+            Ok(None) => self.removed(key),
+            _ if double => {
+                self.seen.insert(key.to_owned(), Seen::UNREAD);
+                None
+            }
+            Ok(Some((bytes, stat))) => {
+                let (seen, entry) = understand(&self.service, key, &bytes, &stat);
+                let newest = self.revision.counter().max(stat.mzxid.unsigned_abs());
+                self.revision = Revision::new(self.revision.epoch(), newest);
+                if self.seen.insert(key.to_owned(), seen) == Some(seen) {
+                    return Ok(true);
+                }
+                Some(match entry {
+                    Ok(mut entry) => {
+                        entry.load = load_of(&seen, load);
+                        Change::Put(entry)
+                    }
+                    Err(skipped) => Change::Skipped(skipped),
+                })
+            }
+            Err(closed) => {
+                let before = self.seen.insert(key.to_owned(), Seen::UNREAD);
+                let change = Change::Skipped(Skipped::new(id_of(key), closed));
+                (before != Some(Seen::UNREAD)).then_some(change)
+            }
+        };
+        if let Some(change) = change {
+            self.tell(change).await?;
+        }
+        Ok(false)
+    }
+
+    /// A history that began after this subscription did is the one that it has followed all along.
+    async fn learn_epoch(&mut self) -> Result<()> {
+        if self.revision.epoch() == 0 {
+            let epoch = self.watches.epoch().await?;
+            self.revision = Revision::new(epoch, self.revision.counter());
         }
         Ok(())
     }
@@ -199,9 +232,11 @@ impl Follower {
             .for_each(|life| self.note_departure(life));
         let gone = self.seen.keys().filter(|key| !present.contains(*key));
         self.dirty.extend(gone.cloned());
-        let come = present
-            .into_iter()
-            .filter(|key| !self.seen.contains_key(key));
+        // What could not be read may have come anew, and may be read now.
+        let come = present.into_iter().filter(|key| {
+            let seen = self.seen.get(key);
+            seen.is_none_or(|seen| *seen == Seen::UNREAD)
+        });
         self.dirty.extend(come);
         Ok(())
     }
@@ -215,8 +250,18 @@ impl Follower {
         let announced = self.announced(key);
         let seen = self.seen.remove(key)?;
         self.departed.remove(&seen.incarnation);
+        self.watches.forget_load(key);
+        if twin_of(key).is_some_and(|twin| self.seen.contains_key(&twin)) {
+            return None;
+        }
+        let id = id_of(key);
+        // It may have stood back behind this one.
+        if id != key && self.seen.contains_key(&id) {
+            self.seen.remove(&id);
+            self.dirty.insert(id.clone());
+        }
         Some(Change::Removed {
-            key: unescape(key).unwrap_or_else(|_| key.to_owned()),
+            key: id,
             departure: if announced {
                 Departure::Graceful
             } else {
@@ -232,27 +277,25 @@ impl Follower {
         keys.retain(|key| self.seen.contains_key(key));
         let nodes = self.watches.read_loads(&keys).await?;
         for (key, node) in keys.iter().zip(nodes) {
-            let (Some(seen), Some((bytes, stat))) = (self.seen.get(key), node) else {
-                continue;
-            };
-            let Some(load) = load_of(seen, &bytes, &stat) else {
-                continue;
-            };
-            let Some(id) = unescape(key)
-                .ok()
-                .and_then(|id| id.parse::<InstanceId>().ok())
-            else {
-                continue;
-            };
-            let incarnation = seen.incarnation;
-            self.tell(Change::Load {
-                id,
-                incarnation,
-                load,
-            })
-            .await?;
+            self.tell_load(key, node).await?;
         }
         Ok(())
+    }
+
+    async fn tell_load(&mut self, key: &str, load: Node) -> Result<()> {
+        let Some(seen) = self.seen.get(key).filter(|seen| seen.sound) else {
+            return Ok(());
+        };
+        let (Some(load), Ok(id)) = (load_of(seen, load), id_of(key).parse::<InstanceId>()) else {
+            return Ok(());
+        };
+        let incarnation = seen.incarnation;
+        self.tell(Change::Load {
+            id,
+            incarnation,
+            load,
+        })
+        .await
     }
 
     async fn tell(&mut self, change: Change) -> Result<()> {

@@ -17,8 +17,9 @@ use zookeeper_client::{EventType, WatchedEvent};
 use self::branches::BranchWatches;
 use self::follower::Follower;
 use self::nodes::NodeWatches;
+use crate::fetch::Node;
 use crate::paths::Tree;
-use crate::read::Node;
+use crate::read::current_epoch;
 use crate::session::{Connection, Link};
 
 /// So many changes may wait for the reader before those that follow are gathered instead.
@@ -96,6 +97,23 @@ impl Watches {
         match self {
             Self::Branches(watches) => watches.members().await,
             Self::Nodes(watches) => watches.members().await,
+        }
+    }
+
+    /// The epoch of the history that is followed; 0 before there is any.
+    async fn epoch(&self) -> Result<u64> {
+        let (connection, branches) = match self {
+            Self::Branches(watches) => (&watches.connection, &watches.branches),
+            Self::Nodes(watches) => (&watches.connection, &watches.branches),
+        };
+        current_epoch(connection, branches.root()).await
+    }
+
+    /// The instance under `key` is gone, and with it what its load is watched for.
+    fn forget_load(&mut self, key: &str) {
+        match self {
+            Self::Branches(_) => {}
+            Self::Nodes(watches) => watches.forget_load(key),
         }
     }
 }

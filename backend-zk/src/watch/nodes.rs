@@ -1,19 +1,20 @@
 //! Watches on each node, for servers before 3.6: each tells once, and not of more than that
 //! something has changed. It is set with what is read, so nothing is missed in between.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use plimsoll_backend_kit::Interest;
 use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use zookeeper_client::{Client, Error as Native, OneshotWatcher, Stat, WatchedEvent};
+use tokio::task::{AbortHandle, JoinSet};
+use zookeeper_client::{Error as Native, OneshotWatcher, WatchedEvent};
 
 use super::{Event, interrupted, node_event};
 use crate::depart::read_list;
-use crate::error::failed;
+use crate::error::failed_at;
+use crate::fetch::{Node, found, node};
 use crate::paths::{Branches, Tree};
-use crate::read::{Frame, Node, View, assemble, found};
+use crate::read::{Frame, View, assemble};
 use crate::session::{Connection, Link};
 
 /// What a watch was set on.
@@ -25,12 +26,12 @@ enum Subject {
 }
 
 pub(super) struct NodeWatches {
-    client: Client,
-    branches: Branches,
+    pub(super) connection: Connection,
+    pub(super) branches: Branches,
     interest: Interest,
     /// One for each subject that is watched.
     watches: JoinSet<(Subject, WatchedEvent)>,
-    watched: HashSet<Subject>,
+    watched: HashMap<Subject, AbortHandle>,
     /// A change of the connection ends all.
     links: watch::Receiver<Link>,
 }
@@ -46,20 +47,22 @@ impl NodeWatches {
     ) -> Result<(Self, View)> {
         links.mark_unchanged();
         let mut watches = Self {
-            client: connection.client,
+            connection,
             branches: tree.branches(service),
             interest,
             watches: JoinSet::new(),
-            watched: HashSet::new(),
+            watched: HashMap::new(),
             links,
         };
         let root = tree.services();
-        let client = watches.client.clone();
+        let connection = watches.connection.clone();
+        let client = &connection.client;
         let (sync, history) = (client.sync(&root), client.check_stat(&root));
-        sync.await.map_err(failed)?;
-        let history = history.await.map_err(failed)?;
+        connection.answer(sync).await.map_err(failed_at(&root))?;
+        let history = connection.answer(history).await.map_err(failed_at(&root))?;
         let keys = watches.keys().await?;
-        let parent = found(client.get_data(&watches.branches.services).await)?;
+        let parent = &watches.branches.services;
+        let parent = found(parent, connection.answer(client.get_data(parent)).await)?;
         let (identities, loads) = watches.read(&keys).await?;
         let frame = Frame {
             history,
@@ -70,19 +73,32 @@ impl NodeWatches {
     }
 
     pub(super) async fn next(&mut self) -> Result<Event> {
-        tokio::select! {
-            biased;
-            _ = self.links.changed() => Err(interrupted()),
-            Some(told) = self.watches.join_next() => {
-                let (subject, event) = told.map_err(|_| interrupted())?;
-                node_event(event)?;
-                self.watched.remove(&subject);
-                Ok(match subject {
-                    Subject::Members => Event::Membership,
-                    Subject::Identity(key) => Event::Identity(key),
-                    Subject::Load(key) => Event::Load(key),
-                })
+        loop {
+            let told = tokio::select! {
+                biased;
+                _ = self.links.changed() => return Err(interrupted()),
+                Some(told) = self.watches.join_next_with_id() => told,
+            };
+            let (id, (subject, event)) = match told {
+                Ok(told) => told,
+                // It was given up here.
+                Err(ended) if ended.is_cancelled() => continue,
+                Err(_) => return Err(interrupted()),
+            };
+            node_event(event)?;
+            if self
+                .watched
+                .get(&subject)
+                .is_none_or(|watch| watch.id() != id)
+            {
+                continue;
             }
+            self.watched.remove(&subject);
+            return Ok(match subject {
+                Subject::Members => Event::Membership,
+                Subject::Identity(key) => Event::Identity(key),
+                Subject::Load(key) => Event::Load(key),
+            });
         }
     }
 
@@ -92,16 +108,19 @@ impl NodeWatches {
             .read_watched(keys.iter().map(identity).collect())
             .await?;
         if self.interest < Interest::Loads {
-            return Ok((identities, vec![None; keys.len()]));
+            return Ok((identities, vec![Ok(None); keys.len()]));
         }
         // Who is not there has no load to wait for.
         let present = keys.iter().zip(&identities);
         let present: Vec<_> = present
-            .filter(|(_, identity)| identity.is_some())
+            .filter(|(_, identity)| matches!(identity, Ok(Some(_))))
             .map(|(key, _)| key.clone())
             .collect();
         let mut loads = self.read_loads(&present).await?.into_iter();
-        let of_each = |identity: &Node| identity.as_ref().and_then(|_| loads.next().flatten());
+        let of_each = |identity: &Node| match identity {
+            Ok(Some(_)) => loads.next().unwrap_or(Ok(None)),
+            _ => Ok(None),
+        };
         let loads = identities.iter().map(of_each).collect();
         Ok((identities, loads))
     }
@@ -113,28 +132,37 @@ impl NodeWatches {
 
     pub(super) async fn members(&mut self) -> Result<(HashSet<String>, Vec<Incarnation>)> {
         let keys = self.keys().await?;
-        let parent = found(self.client.get_data(&self.branches.services).await)?;
+        let (connection, parent) = (&self.connection, &self.branches.services);
+        let parent = found(
+            parent,
+            connection.answer(connection.client.get_data(parent)).await,
+        )?;
         let departed = parent.and_then(|(data, _)| read_list(&data));
         Ok((keys.into_iter().collect(), departed.unwrap_or_default()))
     }
 
     /// Reads who is there, and watches for who comes and goes.
     async fn keys(&mut self) -> Result<Vec<String>> {
-        let (client, parent) = (self.client.clone(), self.branches.services.clone());
+        let (connection, parent) = (self.connection.clone(), self.branches.services.clone());
+        let client = &connection.client;
         loop {
-            if self.watched.contains(&Subject::Members) {
-                let keys = found(client.list_children(&parent).await)?;
-                return Ok(keys.unwrap_or_default());
+            if self.watched.contains_key(&Subject::Members) {
+                let keys = connection.answer(client.list_children(&parent)).await;
+                return Ok(found(&parent, keys)?.unwrap_or_default());
             }
-            match client.list_and_watch_children(&parent).await {
+            let listed = client.list_and_watch_children(&parent);
+            match connection.answer(listed).await {
                 Ok((keys, watcher)) => {
                     self.watch(Subject::Members, watcher);
                     return Ok(keys);
                 }
                 Err(Native::NoNode) => {}
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(failed_at(&parent)(error)),
             }
-            let (stat, watcher) = client.check_and_watch_stat(&parent).await.map_err(failed)?;
+            let checked = connection
+                .answer(client.check_and_watch_stat(&parent))
+                .await;
+            let (stat, watcher) = checked.map_err(failed_at(&parent))?;
             // If it was made in between, it is read after all.
             if stat.is_none() {
                 self.watch(Subject::Members, watcher);
@@ -146,56 +174,82 @@ impl NodeWatches {
     /// Reads `subjects`, pipelined, in their order, and watches those that are not watched yet: a
     /// watch that has not told yet will tell of whatever comes after this.
     async fn read_watched(&mut self, subjects: Vec<Subject>) -> Result<Vec<Node>> {
-        let client = self.client.clone();
+        let connection = self.connection.clone();
+        let client = &connection.client;
         let paths: Vec<_> = subjects.iter().map(|subject| self.path(subject)).collect();
         let mut requests = Vec::with_capacity(subjects.len());
         for (subject, path) in subjects.iter().zip(&paths) {
-            let is_watched = self.watched.contains(subject);
+            let is_watched = self.watched.contains_key(subject);
             // Sent here; awaited below.
             let plain = is_watched.then(|| client.get_data(path));
             let watching = (!is_watched).then(|| client.get_and_watch_data(path));
             requests.push((plain, watching));
         }
         let mut nodes = Vec::with_capacity(subjects.len());
+        let mut awaited = Vec::new();
         for ((subject, path), request) in subjects.into_iter().zip(&paths).zip(requests) {
-            let node = match request {
-                (Some(plain), _) => found(plain.await)?,
-                (_, Some(watching)) => match found(watching.await)? {
-                    Some((data, stat, watcher)) => {
-                        self.watch(subject, watcher);
-                        Some((data, stat))
+            let read = match request {
+                (Some(plain), _) => connection.answer(plain).await,
+                (_, Some(watching)) => {
+                    let read = connection.answer(watching).await;
+                    if matches!((&subject, &read), (Subject::Load(_), Err(Native::NoNode))) {
+                        awaited.push((nodes.len(), subject, path));
+                        Err(Native::NoNode)
+                    } else {
+                        read.map(|(data, stat, watcher)| {
+                            self.watch(subject, watcher);
+                            (data, stat)
+                        })
                     }
-                    None => self.await_load(&client, subject, path).await?,
-                },
-                (None, None) => None,
+                }
+                (None, None) => Err(Native::NoNode),
             };
-            nodes.push(node);
+            nodes.push(node(path, read)?);
         }
+        self.await_loads(&connection, awaited, &mut nodes).await?;
         Ok(nodes)
     }
 
     /// A load may come where there is none; an identity that does is told of by the members.
-    async fn await_load(
+    async fn await_loads(
         &mut self,
-        client: &Client,
-        subject: Subject,
-        path: &str,
-    ) -> Result<Option<(Vec<u8>, Stat)>> {
-        if matches!(subject, Subject::Identity(_)) {
-            return Ok(None);
+        connection: &Connection,
+        awaited: Vec<(usize, Subject, &String)>,
+        nodes: &mut [Node],
+    ) -> Result<()> {
+        let client = &connection.client;
+        // All sent before any is awaited, here as above: most instances of other programs have none.
+        let checks = awaited
+            .iter()
+            .map(|(.., path)| client.check_and_watch_stat(path));
+        let checks: Vec<_> = checks.collect();
+        let mut come = Vec::new();
+        for ((index, subject, path), check) in awaited.into_iter().zip(checks) {
+            let checked = connection.answer(check).await;
+            let (stat, watcher) = checked.map_err(failed_at(path))?;
+            self.watch(subject, watcher);
+            if stat.is_some() {
+                come.push((index, path, client.get_data(path)));
+            }
         }
-        let (stat, watcher) = client.check_and_watch_stat(path).await.map_err(failed)?;
-        self.watch(subject, watcher);
-        match stat {
-            None => Ok(None),
-            Some(_) => found(client.get_data(path).await),
+        for (index, path, read) in come {
+            nodes[index] = node(path, connection.answer(read).await)?;
         }
+        Ok(())
     }
 
     fn watch(&mut self, subject: Subject, watcher: OneshotWatcher) {
-        self.watched.insert(subject.clone());
-        self.watches
-            .spawn(async move { (subject, watcher.changed().await) });
+        let watched = subject.clone();
+        let telling = async move { (subject, watcher.changed().await) };
+        let watch = self.watches.spawn(telling);
+        self.watched.insert(watched, watch);
+    }
+
+    /// Waits no longer for the load under `key`, which nobody is there to have.
+    pub(super) fn forget_load(&mut self, key: &str) {
+        if let Some(watch) = self.watched.remove(&Subject::Load(key.to_owned())) {
+            watch.abort();
+        }
     }
 
     fn path(&self, subject: &Subject) -> String {

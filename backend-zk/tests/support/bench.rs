@@ -89,6 +89,16 @@ pub fn monitored(server: &Server, name: &str) -> i64 {
         .unwrap_or(-1)
 }
 
+/// How many sessions it holds, whether anybody is connected to them or not.
+pub fn sessions(server: &Server) -> usize {
+    let answer = server.ask("dump").unwrap_or_default();
+    // After them come those of them that own nodes.
+    let all = answer.split("ephemeral nodes dump:").next();
+    let ids = all.unwrap_or_default().lines();
+    ids.filter(|line| line.trim_start().starts_with("0x"))
+        .count()
+}
+
 /// How many transactions there have been, with those that failed.
 pub fn transactions(server: &Server) -> u64 {
     let answer = server.ask("srvr").unwrap_or_default();

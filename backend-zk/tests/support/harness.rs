@@ -128,7 +128,7 @@ pub fn builder_for(hosts: impl IntoIterator<Item = String>) -> ZkBuilder {
     ZkRegistry::builder(hosts)
         .with_root(ROOT)
         .with_session_timeout(SESSION)
-        .with_connect_timeout(Duration::from_secs(1))
+        .with_connect_timeout(SESSION / 2)
         .with_timings(|timings| harness::hasten(timings, timing().grace))
 }
 

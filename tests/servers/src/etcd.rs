@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::{Process, command_runs, free_port};
+use crate::{Mode, Process, Proxy, command_runs, free_port};
 
 /// The program to test with, as a path; by default the one that is installed.
 const PROGRAM: &str = "PLIMSOLL_TEST_ETCD";
@@ -28,6 +28,8 @@ pub struct Server {
     name: String,
     port: u16,
     peer_port: u16,
+    /// What the other members reach it through, if anything.
+    gate: Option<Proxy>,
     /// How others in its cluster find each other; empty if it is by itself.
     cluster: String,
     options: Vec<String>,
@@ -96,6 +98,7 @@ impl Server {
             name: name.to_owned(),
             port: free_port(),
             peer_port: free_port(),
+            gate: None,
             metrics_port: free_port(),
             cluster: String::new(),
             options: options.iter().map(ToString::to_string).collect(),
@@ -110,7 +113,12 @@ impl Server {
     /// Where it listens for other members.
     #[must_use]
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        let gate = self.gate.as_ref().map(Proxy::address);
+        format!("http://{}", gate.unwrap_or_else(|| self.peer_address()))
+    }
+
+    fn peer_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.peer_port))
     }
 
     fn client_url(&self) -> String {
@@ -133,7 +141,10 @@ impl Server {
             .args(["--name", &self.name])
             .args(["--listen-client-urls", &client])
             .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
+            .args([
+                "--listen-peer-urls",
+                &format!("http://{}", self.peer_address()),
+            ])
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", cluster])
             .args([
@@ -319,9 +330,23 @@ impl Cluster {
     /// Starts three members.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_each(Server::new)
+    }
+
+    /// Starts three members, of which each can be [parted](Self::part) from the others.
+    #[must_use]
+    pub fn start_separable() -> Self {
+        Self::start_each(|name, options| {
+            let mut server = Server::new(name, options);
+            server.gate = Some(Proxy::start(server.peer_address(), Mode::Pass));
+            server
+        })
+    }
+
+    fn start_each(new: impl Fn(&str, &[&str]) -> Server) -> Self {
         for _ in 0..5 {
             let names = ["n1", "n2", "n3"];
-            let mut members: Vec<_> = names.iter().map(|n| Server::new(n, &[])).collect();
+            let mut members: Vec<_> = names.iter().map(|n| new(n, &[])).collect();
             let peers = members
                 .iter()
                 .map(|m| format!("{}={}", m.name, m.peer_url()));
@@ -335,6 +360,35 @@ impl Cluster {
             }
         }
         panic!("the etcd cluster does not start");
+    }
+
+    /// Cuts the member at `index` off from the others, both ways, whose id is `id`; its clients reach
+    /// it as before.
+    pub fn part(&self, index: usize, id: u64) {
+        // By what members say of themselves in every request that they make of each other.
+        let itself = format!("X-Server-From: {id:x}\r\n");
+        for (other, gate) in self.gates() {
+            if other == index {
+                gate.set(Mode::Hold);
+            } else {
+                gate.bar(Some(&itself));
+            }
+        }
+    }
+
+    /// Undoes what [`part`](Self::part) has done.
+    pub fn unite(&self) {
+        for (_, gate) in self.gates() {
+            gate.bar(None);
+            gate.set(Mode::Pass);
+        }
+    }
+
+    fn gates(&self) -> impl Iterator<Item = (usize, &Proxy)> {
+        let gate = |member: &'_ Server| member.gate.is_some();
+        assert!(self.members.iter().all(gate), "not started as separable");
+        let members = self.members.iter().enumerate();
+        members.filter_map(|(index, member)| Some((index, member.gate.as_ref()?)))
     }
 
     /// A server that is to join; the others are to be told of its [`peer_url`](Server::peer_url)

@@ -12,6 +12,9 @@ use socket2::SockRef;
 
 /// So much of what the server says first on a connection is kept.
 const OPENING: usize = 256;
+/// So much of what the client says first: the whole head of a request, as servers among themselves
+/// make them.
+const HEAD: usize = 2048;
 
 /// What happens to the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,10 @@ struct State {
     connections: BTreeMap<usize, [TcpStream; 2]>,
     /// By the number of the connection.
     openings: Vec<Vec<u8>>,
+    /// What the client said first, by the same.
+    heads: Vec<Vec<u8>>,
+    /// Whoever says this as it connects is held both ways.
+    barred: Option<String>,
 }
 
 impl Proxy {
@@ -91,6 +98,8 @@ impl Proxy {
                 mode,
                 connections: BTreeMap::new(),
                 openings: Vec::new(),
+                heads: Vec::new(),
+                barred: None,
             }),
             changed: Condvar::new(),
         });
@@ -116,6 +125,13 @@ impl Proxy {
             state.close();
         }
         state.mode = mode;
+        self.shared.changed.notify_all();
+    }
+
+    /// From now on whoever says `text` as it connects, in whatever case, is held both ways, those among
+    /// them who are connected; or nobody, and what was held goes on.
+    pub fn bar(&self, text: Option<&str>) {
+        self.shared.lock().barred = text.map(str::to_ascii_lowercase);
         self.shared.changed.notify_all();
     }
 
@@ -174,6 +190,15 @@ impl State {
         }
     }
 
+    /// Whether what comes on a connection from the one side or the other is to wait.
+    fn holds(&self, number: usize, replies: bool) -> bool {
+        let is_barred = |text: &String| {
+            let head = String::from_utf8_lossy(&self.heads[number]);
+            head.to_ascii_lowercase().contains(text.as_str())
+        };
+        self.mode.holds(replies) || self.barred.as_ref().is_some_and(is_barred)
+    }
+
     fn close(&mut self) {
         for stream in std::mem::take(&mut self.connections).values().flatten() {
             let _closed = stream.shutdown(Shutdown::Both);
@@ -206,6 +231,10 @@ fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>) {
         let Ok(upstream) = TcpStream::connect(server) else {
             continue;
         };
+        for end in [&client, &upstream] {
+            // What passes at once must not wait for an acknowledgement of what passed before.
+            let _slow_otherwise = end.set_nodelay(true);
+        }
         let pair = || Some([client.try_clone().ok()?, upstream.try_clone().ok()?]);
         let (Some([c, s]), Some(kept)) = (pair(), pair()) else {
             continue;
@@ -216,6 +245,7 @@ fn accept(listener: &TcpListener, server: SocketAddr, shared: &Arc<Shared>) {
         }
         let number = state.openings.len();
         state.openings.push(Vec::new());
+        state.heads.push(Vec::new());
         state.connections.insert(number, kept);
         drop(state);
         let (there, back) = (Arc::clone(shared), Arc::clone(shared));
@@ -228,12 +258,14 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Shared, number: usize, 
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let mut state = shared.lock();
-        if replies {
-            let opening = &mut state.openings[number];
-            let missing = OPENING - opening.len();
-            opening.extend(&buffer[..length.min(missing)]);
-        }
-        while state.mode.holds(replies) {
+        let (first, most) = if replies {
+            (&mut state.openings[number], OPENING)
+        } else {
+            (&mut state.heads[number], HEAD)
+        };
+        let missing = most - first.len();
+        first.extend(&buffer[..length.min(missing)]);
+        while state.holds(number, replies) {
             state = shared
                 .changed
                 .wait(state)
@@ -266,6 +298,35 @@ mod tests {
     use std::io::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn whoever_is_barred_is_held_both_ways_and_nobody_else_is() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let proxy = Proxy::start(listener.local_addr().unwrap(), Mode::Pass);
+        let connect = |name: &str| {
+            let mut client = TcpStream::connect(proxy.address()).unwrap();
+            client.write_all(format!("I am {name}").as_bytes()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            [client, server]
+        };
+        let [mut early, mut its_server] = connect("EARLY");
+        its_server.read_exact(&mut [0; 10]).unwrap();
+        proxy.bar(Some("i am early"));
+        let [_other, mut other_server] = connect("other");
+        other_server.read_exact(&mut [0; 10]).unwrap();
+        early.write_all(b"a").unwrap();
+        its_server.write_all(b"b").unwrap();
+        for end in [&mut early, &mut its_server] {
+            end.set_read_timeout(Some(Duration::from_millis(50)))
+                .unwrap();
+            let failure = end.read(&mut [0]).unwrap_err();
+            assert_eq!(failure.kind(), ErrorKind::WouldBlock);
+            end.set_read_timeout(None).unwrap();
+        }
+        proxy.bar(None);
+        early.read_exact(&mut [0]).unwrap();
+        its_server.read_exact(&mut [0]).unwrap();
+    }
 
     #[test]
     fn a_cut_connection_ends_and_a_reset_one_fails() {

@@ -209,6 +209,12 @@ impl Server {
         );
     }
 
+    /// Starts it again, with its data, and with `settings` in place of those it had.
+    pub fn restart_with(&mut self, settings: &str) {
+        self.configure(settings.to_owned());
+        self.restart();
+    }
+
     /// Starts it again, with nothing.
     pub fn restart_empty(&mut self) {
         self.kill();
