@@ -193,9 +193,10 @@ async fn following_a_large_service_that_never_rests_leaves_most_of_a_processor_t
     let took = asked[last].at - asked[first].at;
     println!("{ANSWERS} answers in {took:?}; a list takes {cost:?}");
     assert!(cost > Duration::from_millis(100), "{cost:?} is no work");
-    // Five times, and once for the work itself, but for what a list takes and a watch does not.
+    // Five times, and once for the work itself, but for what a list takes and a watch does not, and
+    // for what else this machine did while the lists were timed. Without its share it is once.
     assert!(
-        took > cost * 2 * ANSWERS,
+        took > cost * 3 / 2 * ANSWERS,
         "{ANSWERS} in {took:?}, of {cost:?} each"
     );
 }
