@@ -12,7 +12,7 @@ use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, state};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
-use support::fake::{Answer, Fake, relayed};
+use support::fake::{Answer, Fake, passed_on};
 use support::harness::builder;
 
 fn service() -> ServiceName {
@@ -184,13 +184,13 @@ async fn whatever_a_registration_is_answered_with_it_is_live_once_the_answers_ar
         Answer::new(500, "No cluster leader"),
         Answer::new(503, PAGE),
     ];
-    let fake = Fake::start(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+    let fake = Fake::start(move |asked| passed_on(agent, asked));
     for (number, path) in paths.into_iter().enumerate() {
         for answer in answers.iter().skip(number % 2).step_by(2) {
             let (given, before) = (answer.clone(), fake.asked().len());
             fake.set(move |asked| match asked.target.starts_with(path) {
                 true => given.clone(),
-                false => relayed(agent, asked, &asked.target, &asked.body),
+                false => passed_on(agent, asked),
             });
             // A handle of its own has a session of its own.
             let registry = builder(fake.address()).build().unwrap();
@@ -213,7 +213,7 @@ async fn whatever_a_registration_is_answered_with_it_is_live_once_the_answers_ar
                 "{path}: {:?}",
                 registration.state()
             );
-            fake.set(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+            fake.set(move |asked| passed_on(agent, asked));
             state(&registration, "Live", |state| state.is_live()).await;
             registration.deregister().await.unwrap();
         }

@@ -13,7 +13,7 @@ use plimsoll_test_servers::probe::{eventually, ids, life, live, new_life, state}
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use support::fake::{Answer, Asked, Fake, relayed};
+use support::fake::{Answer, Asked, Fake, passed_on};
 use support::harness::{TTL, builder};
 use support::operator::{get, put, service_id};
 
@@ -72,7 +72,7 @@ async fn a_pass_that_is_refused_has_the_service_registered_anew_in_its_life() {
     }
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let good = move |asked: &Asked| relayed(agent, asked, &asked.target, &asked.body);
+    let good = move |asked: &Asked| passed_on(agent, asked);
     let fake = Fake::start(good);
     let registry = builder(fake.address()).with_ttl(Duration::from_secs(3));
     let registry = registry.build().unwrap();
@@ -117,7 +117,7 @@ async fn checks_are_passed_for_as_long_as_no_server_says_anything_of_the_session
     let (ttl, session_ttl) = (Duration::from_secs(6), Duration::from_secs(2));
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let fake = Fake::start(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+    let fake = Fake::start(move |asked| passed_on(agent, asked));
     let registry = builder(fake.address())
         .with_ttl(ttl)
         .with_session_ttl(session_ttl);
@@ -125,7 +125,7 @@ async fn checks_are_passed_for_as_long_as_no_server_says_anything_of_the_session
     let registration = live(&registry, instance()).await;
     fake.set(move |asked| match asked.target.starts_with(RENEW) {
         true => Answer::new(500, "No cluster leader"),
-        false => relayed(agent, asked, &asked.target, &asked.body),
+        false => passed_on(agent, asked),
     });
     let id = service_id(&service(), "a", life(&registration));
     let until = Instant::now() + ttl * 2;
@@ -149,7 +149,7 @@ async fn a_check_that_lapsed_is_not_passed_before_the_session_is_known_to_live()
     let (ttl, session_ttl) = (Duration::from_secs(1), Duration::from_secs(4));
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let good = move |asked: &Asked| relayed(agent, asked, &asked.target, &asked.body);
+    let good = move |asked: &Asked| passed_on(agent, asked);
     let fake = Fake::start(good);
     let registry = builder(fake.address())
         .with_ttl(ttl)
@@ -195,7 +195,7 @@ async fn a_check_whose_session_is_gone_is_never_passed_again() {
     let (ttl, session_ttl) = (Duration::from_secs(1), Duration::from_secs(4));
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let good = move |asked: &Asked| relayed(agent, asked, &asked.target, &asked.body);
+    let good = move |asked: &Asked| passed_on(agent, asked);
     let fake = Fake::start(good);
     let registry = builder(fake.address())
         .with_ttl(ttl)

@@ -11,7 +11,7 @@ use plimsoll_test_servers::consul::{Data, Server, available};
 use plimsoll_test_servers::probe::{eventually, life, live, new_life, ready, state};
 use tokio::task::block_in_place;
 
-use support::fake::{Answer, Asked, Fake, relayed};
+use support::fake::{Answer, Asked, Fake, passed_on};
 use support::harness::builder;
 use support::operator::{Owned, agent_services, get, key, key_path, owned, put};
 
@@ -46,7 +46,7 @@ fn delay_the_next(fake: &Fake, agent: SocketAddr, which: fn(&Asked) -> bool) -> 
             return Answer::raw("");
         }
         drop(held);
-        relayed(agent, asked, &asked.target, &asked.body)
+        passed_on(agent, asked)
     });
     delayed
 }
@@ -69,7 +69,7 @@ async fn a_lock_that_arrives_after_its_owner_has_left_is_removed() {
     }
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let fake = Fake::start(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+    let fake = Fake::start(move |asked| passed_on(agent, asked));
     let registry = builder(fake.address()).with_ttl(TTL).with_session_ttl(TTL);
     let registry = registry.build().unwrap();
     let _other = live(&registry, instance("other")).await;
@@ -108,7 +108,7 @@ async fn a_repair_that_arrives_after_its_owner_has_left_is_removed() {
     }
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let fake = Fake::start(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+    let fake = Fake::start(move |asked| passed_on(agent, asked));
     let registry = builder(fake.address()).with_ttl(TTL).with_session_ttl(TTL);
     let registry = registry.build().unwrap();
     let leaving = live(&registry, instance("a")).await;
@@ -140,7 +140,7 @@ async fn a_session_that_ends_while_a_registration_waits_to_be_seen_is_replaced_f
     }
     let server = block_in_place(|| Server::start(Data::Memory));
     let agent = server.address();
-    let good = move |asked: &Asked| relayed(agent, asked, &asked.target, &asked.body);
+    let good = move |asked: &Asked| passed_on(agent, asked);
     let fake = Fake::start(good);
     let registry = builder(fake.address()).with_request_timeout(Duration::from_secs(20));
     let registry = registry.build().unwrap();
@@ -195,7 +195,7 @@ async fn a_session_that_is_never_confirmed_is_closed_before_the_next_is_opened()
     let fake = Fake::start(
         move |asked| match asked.target.starts_with("/v1/session/renew/") {
             true => Answer::new(500, "rpc error making call: EOF"),
-            false => relayed(agent, asked, &asked.target, &asked.body),
+            false => passed_on(agent, asked),
         },
     );
     let registry = builder(fake.address()).build().unwrap();
@@ -209,7 +209,7 @@ async fn a_session_that_is_never_confirmed_is_closed_before_the_next_is_opened()
         (opened.count() >= 5).then_some(())
     })
     .await;
-    fake.set(move |asked| relayed(agent, asked, &asked.target, &asked.body));
+    fake.set(move |asked| passed_on(agent, asked));
     state(&registration, "Live", RegistrationState::is_live).await;
     assert_eq!(sessions(), 1);
 }

@@ -17,7 +17,8 @@ use crate::life::Life;
 /// that an agent grants.
 const ABREAST: usize = 8;
 
-/// Passes the checks of those of `lives` that have not ended. Fails with what is the least likely to pass by itself.
+/// Passes the checks of those of `lives` that have not ended. Fails with what is the least likely to
+/// pass by itself.
 pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Result<()> {
     let room = Arc::new(Semaphore::new(ABREAST));
     // What one request fails with for the agent's sake or the token's the others need not be told.

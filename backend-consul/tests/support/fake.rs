@@ -145,6 +145,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a real agent says to `asked` as it is.
+pub fn passed_on(agent: SocketAddr, asked: &Asked) -> Answer {
+    relayed(agent, asked, &asked.target, &asked.body)
+}
+
 /// What a real agent says to `asked`, at `target` and with `body` instead of its own.
 pub fn relayed(agent: SocketAddr, asked: &Asked, target: &str, body: &str) -> Answer {
     let mut answer = Vec::new();
