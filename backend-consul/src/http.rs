@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::error::Failure;
+use crate::reach::Reach;
 
 /// The agent puts a sixteenth of the wait on top, lest all queries of a fleet end at once.
 const WAIT_JITTER: u32 = 16;
@@ -124,6 +125,10 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("plimsoll/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.request_timeout)
+            .dns_resolver(Arc::new(Reach::new(
+                &config.address,
+                config.request_timeout,
+            )))
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .tcp_keepalive(KEEPALIVE);
         let scheme = if config.tls.is_some() {

@@ -15,6 +15,7 @@ mod http;
 mod life;
 mod pace;
 mod paths;
+mod reach;
 mod read;
 mod registry;
 mod resolve;

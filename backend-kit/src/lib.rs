@@ -5,6 +5,7 @@ mod backend;
 mod backoff;
 mod codec;
 mod delegate;
+mod dial;
 mod driver;
 mod due;
 mod escape;
@@ -20,6 +21,7 @@ mod url;
 pub use backend::Backend;
 pub use backoff::Backoff;
 pub use codec::{Decoded, decode, encode};
+pub use dial::{addresses, dial, reachable};
 pub use driver::{
     Change, Departure, Driver, Entry, Interest, Listing, Record, Release, Skipped, Subscription,
     Update, Updates,

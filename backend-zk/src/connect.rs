@@ -1,9 +1,11 @@
 //! Connecting, and finding out what the server understands.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use plimsoll_backend_kit::addresses;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use zookeeper_client::{
     Acls, Client, Connector, CreateMode, Error as Native, SessionInfo, SessionState, StateWatcher,
 };
@@ -41,8 +43,9 @@ pub(crate) async fn connect(
     former: Option<SessionInfo>,
 ) -> Result<(Client, Abilities)> {
     let limit = config.connect_timeout;
-    let round = round(config);
-    let connecting = timeout(round, open(connector(config, former)?, config)).await;
+    let hosts = hosts(config).await;
+    let round = round(config, hosts.len());
+    let connecting = timeout(round, open(connector(config, former)?, &hosts, config)).await;
     let Ok(client) = connecting else {
         return Err(Error::new(
             ErrorKind::Unavailable,
@@ -61,10 +64,40 @@ pub(crate) async fn connect(
     Ok((client, abilities))
 }
 
+/// The hosts, with each address of a name in its place: the client library tries the addresses of
+/// one host in the time of one, so that a silent one would keep it from the others.
+///
+/// A name with one address stays a name, so that the library finds it again when that has changed.
+/// So does any over an encrypted connection, where the certificate is for the name; the library
+/// takes the name and the address from one and the same text.
+async fn hosts(config: &Config) -> Vec<String> {
+    if config.is_encrypted() {
+        return config.hosts.clone();
+    }
+    let end = Instant::now() + config.connect_timeout;
+    let mut hosts = Vec::with_capacity(config.hosts.len());
+    for host in &config.hosts {
+        let found = match timeout_at(end, addresses(host)).await {
+            Ok(Ok(found)) => found,
+            _ => Vec::new(),
+        };
+        hosts.extend(in_place_of(host, &found));
+    }
+    hosts
+}
+
+/// What cannot be resolved now, the library may resolve when its turn comes.
+fn in_place_of(host: &str, found: &[SocketAddr]) -> Vec<String> {
+    match found {
+        [] | [_] => vec![host.to_owned()],
+        several => several.iter().map(ToString::to_string).collect(),
+    }
+}
+
 /// How long it may take to try all hosts. The client library notices an eighth late that one is
 /// silent, and gives some time to the connection besides what it gives to the handshake.
-fn round(config: &Config) -> Duration {
-    let hosts = u32::try_from(config.hosts.len()).unwrap_or(u32::MAX);
+fn round(config: &Config, hosts: usize) -> Duration {
+    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
     config.connect_timeout.mul_f64(1.25).saturating_mul(hosts)
 }
 
@@ -103,13 +136,13 @@ fn connector(config: &Config, former: Option<SessionInfo>) -> Result<Connector> 
     Ok(connector)
 }
 
-async fn open(connector: Connector, config: &Config) -> Result<Client, Native> {
-    let hosts = config.hosts.join(",");
-    #[cfg(feature = "tls")]
-    if config.tls.is_some() {
-        return connector.secure_connect(&hosts).await;
+async fn open(connector: Connector, hosts: &[String], config: &Config) -> Result<Client, Native> {
+    let hosts = hosts.join(",");
+    match config.is_encrypted() {
+        #[cfg(feature = "tls")]
+        true => connector.secure_connect(&hosts).await,
+        _ => connector.connect(&hosts).await,
     }
-    connector.connect(&hosts).await
 }
 
 /// Asks the server what it understands, before anybody else asks it for anything: to a request that
@@ -175,5 +208,19 @@ async fn connected_again(states: &mut StateWatcher) {
         if state == SessionState::SyncConnected || state.is_terminated() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_of_a_name_has_the_time_of_a_host_and_a_single_one_keeps_its_name() {
+        let addresses = ["192.0.2.1:2181", "[2001:db8::1]:2181"];
+        let found = addresses.map(|address| address.parse().unwrap());
+        assert_eq!(in_place_of("zk:2181", &found), addresses);
+        assert_eq!(in_place_of("zk:2181", &found[..1]), ["zk:2181"]);
+        assert_eq!(in_place_of("zk:2181", &[]), ["zk:2181"]);
     }
 }

@@ -117,8 +117,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long [`Client::connect`] waits for one endpoint, the resolution of its name included;
-    /// above zero. Default: 3 s, which leaves room for one lost packet.
+    /// How long [`Client::connect`] waits for one endpoint, the resolution of its name and all
+    /// addresses of it included; above zero. Default: 3 s, which leaves room for one lost packet.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self

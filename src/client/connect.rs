@@ -1,10 +1,9 @@
 //! Opening connections.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Endpoint, Error, ErrorKind, Instance, Result};
+use plimsoll_discovery_api::{Endpoint, Error, Instance, Result};
 use tokio::net::TcpStream;
 
 use super::call::Served;
@@ -14,6 +13,11 @@ impl Client {
     /// Picks an endpoint and opens a TCP connection to it; if that fails, to another, up to
     /// [`with_max_attempts`](super::ClientBuilder::with_max_attempts).
     ///
+    /// A name with several addresses is connected to as
+    /// [RFC 8305](https://www.rfc-editor.org/rfc/rfc8305#section-5) has it: the next address is
+    /// tried 250 ms after the one before, or as soon as that has failed, and the first to answer
+    /// is taken.
+    ///
     /// The connection counts as one request in flight until it is dropped. It is plain TCP even
     /// where the instance [is secure](Instance::is_secure): the handshake is the caller's, over
     /// the connection.
@@ -22,9 +26,9 @@ impl Client {
     /// If the future is dropped, so is the connection being opened, and it counts as cancelled.
     ///
     /// # Errors
-    /// [`Unavailable`](ErrorKind::Unavailable) with a [`NoEndpoint`](super::NoEndpoint) as its
-    /// source if there is nothing to connect to. [`Unavailable`](ErrorKind::Unavailable) or
-    /// [`TimedOut`](ErrorKind::TimedOut), as the last attempt ended, if every one failed.
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) with a [`NoEndpoint`](super::NoEndpoint) as its
+    /// source if there is nothing to connect to. [`Unavailable`](crate::ErrorKind::Unavailable) or
+    /// [`TimedOut`](crate::ErrorKind::TimedOut), as the last attempt ended, if every one failed.
     pub async fn connect(&self) -> Result<Connection> {
         self.connect_for(&PickRequest::new()).await
     }
@@ -60,31 +64,8 @@ impl Client {
     }
 }
 
-/// Opens a TCP connection to `instance` within `limit`, the resolution of its name included.
+/// Opens a TCP connection to `instance` within `limit`, the resolution of its name included; no
+/// address of the name waits behind one that is silent.
 pub(crate) async fn dial(instance: &Instance, limit: Duration) -> Result<TcpStream> {
-    let connected = match instance.host().ip() {
-        Some(ip) => tokio::time::timeout(limit, TcpStream::connect((ip, instance.port()))).await,
-        None => tokio::time::timeout(limit, TcpStream::connect(instance.authority())).await,
-    };
-    let failed = |kind, why| {
-        Error::new(kind, why)
-            .with_operation("connect")
-            .with_context("to", instance.authority())
-    };
-    match connected {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => {
-            let timed_out = error.kind() == io::ErrorKind::TimedOut;
-            let kind = if timed_out {
-                ErrorKind::TimedOut
-            } else {
-                ErrorKind::Unavailable
-            };
-            Err(failed(kind, "the connection was not made").with_source(error))
-        }
-        Err(_) => Err(
-            failed(ErrorKind::TimedOut, "the connection was not made in time")
-                .with_context("limit", format!("{limit:?}")),
-        ),
-    }
+    plimsoll_backend_kit::dial(&instance.authority(), limit).await
 }

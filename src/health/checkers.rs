@@ -7,7 +7,8 @@ use plimsoll_discovery_api::{Error, ErrorKind, HealthChecker, Instance, Result};
 
 use crate::client::dial;
 
-/// An instance can serve if it accepts a TCP connection, which is closed again at once.
+/// An instance can serve if it accepts a TCP connection, which is closed again at once. Of a name
+/// with several addresses one is enough, and none waits behind a silent one.
 ///
 /// It finds processes and machines that are gone and networks that are cut, but not a process
 /// that hangs: the kernel accepts in its name.
@@ -25,9 +26,8 @@ impl TcpConnect {
 
 #[async_trait]
 impl HealthChecker for TcpConnect {
-    async fn check(&self, instance: &Instance) -> Result<()> {
-        // Whoever runs the check bounds it.
-        dial(instance, Duration::MAX).await.map(drop)
+    async fn check(&self, instance: &Instance, limit: Duration) -> Result<()> {
+        dial(instance, limit).await.map(drop)
     }
 }
 
@@ -51,7 +51,7 @@ impl Constant {
 
 #[async_trait]
 impl HealthChecker for Constant {
-    async fn check(&self, _instance: &Instance) -> Result<()> {
+    async fn check(&self, _instance: &Instance, _limit: Duration) -> Result<()> {
         if self.0 {
             return Ok(());
         }

@@ -139,7 +139,7 @@ impl Probe {
     async fn check_once(&self) -> Result<()> {
         let _permit = self.permits.acquire().await;
         let instance = self.endpoint.instance();
-        let mut check = pin!(self.check.checker.check(&instance));
+        let mut check = pin!(self.check.checker.check(&instance, self.check.timeout));
         // The user's checker must not end the probe, or the last verdict would stand for ever.
         let caught = std::future::poll_fn(|cx| {
             catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx)))

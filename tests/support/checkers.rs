@@ -80,7 +80,7 @@ impl Drop for Running<'_> {
 
 #[async_trait]
 impl HealthChecker for Scripted {
-    async fn check(&self, instance: &Instance) -> Result<()> {
+    async fn check(&self, instance: &Instance, _limit: Duration) -> Result<()> {
         let state = &*self.0;
         let id = instance.id().as_str();
         let running = state.running.fetch_add(1, Ordering::SeqCst) + 1;
