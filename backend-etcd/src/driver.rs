@@ -300,6 +300,7 @@ impl Driver for EtcdDriver {
             .map_or(asked, |granted| granted.ttl.max(asked));
         let detection = ttl + Duration::from_millis(1_500);
         capabilities.crash_detection = Some(detection);
+        capabilities.id_release = capabilities.crash_detection;
         capabilities.propagation = Duration::from_millis(200).max(timings.coalesce * 2);
         capabilities.load_interval = timings.load.min_interval;
         capabilities.load_max_age = timings.load.max_age;

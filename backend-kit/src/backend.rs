@@ -11,6 +11,7 @@ use plimsoll_discovery_api::{
 use tokio::time::Instant;
 
 use crate::lifeline::Lifeline;
+use crate::log::FailureLog;
 use crate::reconciler::{self, bounded};
 use crate::supervisor::Supervisors;
 use crate::{Driver, Interest, Listing};
@@ -22,6 +23,7 @@ pub struct Backend<D: Driver> {
     driver: Arc<D>,
     supervisors: Arc<Supervisors>,
     lifeline: Lifeline,
+    failures: FailureLog,
     /// For jitter alone.
     rng: Arc<Mutex<Rng>>,
 }
@@ -40,6 +42,7 @@ impl<D: Driver> Backend<D> {
             driver: Arc::new(driver),
             supervisors: Arc::default(),
             lifeline: Lifeline::new(),
+            failures: FailureLog::default(),
             rng: Arc::new(Mutex::new(rng)),
         }
     }
@@ -51,9 +54,9 @@ impl<D: Driver> Backend<D> {
     }
 
     fn follow(&self, service: &ServiceName, interest: Interest) -> Watch {
-        let (driver, lifeline, rng) = (&self.driver, &self.lifeline, self.fork_rng());
+        let shared = (&self.lifeline, &self.failures);
         self.supervisors
-            .watch(driver, service, interest, lifeline, rng)
+            .watch(&self.driver, service, interest, shared, self.fork_rng())
     }
 
     fn fork_rng(&self) -> Rng {
@@ -75,11 +78,11 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn register(&self, instance: Instance) -> Result<Registration> {
         reconciler::check(&*self.driver, &instance).map_err(|e| self.named("register", e))?;
-        let lifeline = self.lifeline.clone();
         Ok(reconciler::spawn(
             Arc::clone(&self.driver),
             instance,
-            lifeline,
+            self.lifeline.clone(),
+            self.failures.clone(),
             self.fork_rng(),
         ))
     }
@@ -131,6 +134,7 @@ impl<D: Driver> Clone for Backend<D> {
             driver: Arc::clone(&self.driver),
             supervisors: Arc::clone(&self.supervisors),
             lifeline: self.lifeline.clone(),
+            failures: self.failures.clone(),
             rng: Arc::clone(&self.rng),
         }
     }

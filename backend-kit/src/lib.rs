@@ -11,6 +11,7 @@ mod due;
 mod escape;
 mod followed;
 mod lifeline;
+mod log;
 mod reconciler;
 mod settings;
 mod supervisor;

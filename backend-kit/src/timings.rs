@@ -24,7 +24,9 @@ pub struct Timings {
     /// How long `deregister` waits for the registry. Default: 4 s: one call that was under way,
     /// one of its own, and still within the 5 s that a supervisor grants a stopping process.
     pub deregister_timeout: Duration,
-    /// How often a registration whose id has another live owner is tried again. Default: 2 s.
+    /// How often a registration whose id has another owner is tried again, and how much longer than
+    /// [`Capabilities::id_release`](plimsoll_discovery_api::Capabilities::id_release) that has to last
+    /// before the owner is taken to live. Default: 2 s.
     pub conflict_retry: Duration,
     /// The pace of repeated attempts at everything else.
     pub backoff: Backoff,

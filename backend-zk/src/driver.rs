@@ -114,6 +114,7 @@ impl Driver for ZkDriver {
         let session = session.unwrap_or(self.config.session_timeout);
         // Servers look for expired sessions once a tick, of which a session lasts at least two.
         capabilities.crash_detection = Some(session.mul_f64(1.5));
+        capabilities.id_release = capabilities.crash_detection;
         capabilities.propagation = Duration::from_millis(200).max(timings.coalesce * 2);
         capabilities.load_interval = timings.load.min_interval;
         capabilities.load_max_age = timings.load.max_age;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::{ZkBuilder, ZkRegistry};
 use plimsoll_discovery_api::{
-    ErrorKind, Instance, LoadUpdater, Metadata, Registration, RegistrationState, Registry, Snapshot,
+    Instance, LoadUpdater, Metadata, Registration, RegistrationState, Registry, Snapshot,
 };
-use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, shown, state};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, Client, CreateMode};
@@ -108,9 +108,8 @@ fault! {
         let first = bench.live("a").await;
         bench.proxy.set(Mode::End);
         let second = bench.consumer.register(bench.instance("a")).await.unwrap();
-        let verdict = timeout(PATIENCE, second.ready()).await.unwrap();
-        assert_eq!(verdict.map_err(|error| error.kind()), Err(ErrorKind::Conflict));
-        state(&second, "Live", RegistrationState::is_live).await;
+        state(&second, "Conflict", |state| matches!(state, RegistrationState::Conflict { .. })).await;
+        ready(&second).await;
         // It holds, though the first lives on beyond the cut and wants its id back.
         sleep(SESSION).await;
         let life = second.state().incarnation();

@@ -13,6 +13,9 @@ pub struct Capabilities {
     /// The longest time from a server's death without a word (a crash, a power cut) to its
     /// removal from the registry; `None` where it is known at once.
     pub crash_detection: Option<Duration>,
+    /// The longest time from a server's death without a word to its id being free for another;
+    /// `None` where it is at once. Whoever holds an id for longer than that lives.
+    pub id_release: Option<Duration>,
     /// How long after a change, while all is well, every watcher has it. A draining server waits
     /// this long between leaving the registry and refusing connections.
     pub propagation: Duration,
@@ -35,6 +38,7 @@ impl Capabilities {
         Self {
             backend,
             crash_detection: None,
+            id_release: None,
             propagation: Duration::from_millis(100),
             load_interval: Duration::from_secs(2),
             load_max_age: Duration::from_secs(60),

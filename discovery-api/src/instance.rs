@@ -314,6 +314,18 @@ impl InstanceBuilder {
     }
 }
 
+/// `service/id at host:port`, and the status in brackets unless it is up:
+/// `orders/a1 at 10.0.0.7:8080 (draining)`. One line; metadata, which may hold anything, is left out.
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} at {}", self.service, self.id, self.authority())?;
+        match self.status {
+            Status::Up => Ok(()),
+            status => write!(f, " ({status})"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,6 +359,18 @@ mod tests {
     fn authority_brackets_ipv6() {
         let instance = Instance::builder("s", "::1", 80).build().unwrap();
         assert_eq!(instance.authority(), "[::1]:80");
+    }
+
+    #[test]
+    fn display_is_one_line_without_metadata() {
+        let instance = Instance::builder("orders", "::1", 80)
+            .with_id("a1")
+            .with_metadata("password", "hunter2")
+            .build()
+            .unwrap();
+        assert_eq!(instance.to_string(), "orders/a1 at [::1]:80");
+        let draining = instance.with_status(Status::Draining);
+        assert_eq!(draining.to_string(), "orders/a1 at [::1]:80 (draining)");
     }
 
     #[test]

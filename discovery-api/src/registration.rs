@@ -35,10 +35,14 @@ pub enum RegistrationState {
         /// What ended it, or why the last attempt to register again failed.
         cause: Error,
     },
-    /// Another live owner holds the id. Tried again at a slow pace, as the owner may leave.
+    /// Another owner holds the id. Tried again at a slow pace, as the owner may leave, or may be a
+    /// former life of this server that the registry still believes in.
     Conflict {
         /// Says which owner.
         cause: Error,
+        /// Whether it has lasted for longer than what a server leaves that dies
+        /// ([`Capabilities::id_release`](crate::Capabilities::id_release)): the owner lives.
+        lasting: bool,
     },
     /// Given up by [`Registration::deregister`] or by dropping the registration. Final.
     Deregistered,
@@ -51,11 +55,24 @@ impl RegistrationState {
         matches!(self, Self::Live { .. })
     }
 
+    /// The name used in messages and as a metric label.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pending { .. } => "pending",
+            Self::Live { .. } => "live",
+            Self::Suspect { .. } => "suspect",
+            Self::Lost { .. } => "lost",
+            Self::Conflict { .. } => "conflict",
+            Self::Deregistered => "deregistered",
+        }
+    }
+
     /// The error behind the state, where there is one.
     #[must_use]
     pub fn cause(&self) -> Option<&Error> {
         match self {
-            Self::Suspect { cause, .. } | Self::Lost { cause } | Self::Conflict { cause } => {
+            Self::Suspect { cause, .. } | Self::Lost { cause } | Self::Conflict { cause, .. } => {
                 Some(cause)
             }
             Self::Pending { cause } => cause.as_ref(),
@@ -69,6 +86,21 @@ impl RegistrationState {
         match self {
             Self::Live { incarnation } | Self::Suspect { incarnation, .. } => Some(*incarnation),
             _ => None,
+        }
+    }
+}
+
+/// The name of the state, the incarnation where there is one, and the error where there is one:
+/// `live 0f3c…`, `suspect 0f3c…: etcd renew: timed out: …`, `pending`, `lost: …`. One line.
+impl fmt::Display for RegistrationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        if let Some(incarnation) = self.incarnation() {
+            write!(f, " {incarnation}")?;
+        }
+        match self.cause() {
+            Some(cause) => write!(f, ": {cause}"),
+            None => Ok(()),
         }
     }
 }
@@ -183,15 +215,19 @@ impl Registration {
     /// Nothing is lost if the future is dropped; the registration goes on being tried.
     ///
     /// # Errors
-    /// What waiting cannot cure, at once: [`Conflict`](ErrorKind::Conflict) with a live owner of
-    /// the id, [`Unauthenticated`](ErrorKind::Unauthenticated) or
+    /// What waiting cannot cure, at once: [`Unauthenticated`](ErrorKind::Unauthenticated) or
     /// [`PermissionDenied`](ErrorKind::PermissionDenied) from the registry,
-    /// [`Closed`](ErrorKind::Closed) after deregistration. The registration is tried on in the
+    /// [`Closed`](ErrorKind::Closed) after deregistration. [`Conflict`](ErrorKind::Conflict) with
+    /// another owner of the id, once it has lasted for longer than what a server leaves that dies
+    /// ([`Capabilities::id_release`](crate::Capabilities::id_release), and the time to notice):
+    /// who comes back under the id of its former life, as the pods of a `StatefulSet` do, waits for
+    /// that, while [`state`](Self::state) tells of the conflict. The registration is tried on in the
     /// background, and a later call may succeed.
     pub async fn ready(&self) -> Result<()> {
         let mut states = self.states();
         let settled = |state: &RegistrationState| match state {
             RegistrationState::Live { .. } | RegistrationState::Deregistered => true,
+            RegistrationState::Conflict { lasting, .. } => *lasting,
             other => other.cause().is_some_and(|cause| !cause.is_retryable()),
         };
         match states.wait_for(settled).await {

@@ -16,6 +16,11 @@ use crate::{Capabilities, Instance, Registration, Result, ServiceName, Snapshot,
 /// # Behaviour
 /// - Registrations and watches outlive the handle they came from.
 /// - Once everything is dropped, no task is left behind.
+/// - Every change of a registration's state and of a watch's freshness is one line on the log, at
+///   `WARN` if it is for the worse and at `INFO` if for the better, that names the service and the
+///   cause.
+/// - A registry that has never answered is told of on the log at the first attempt that fails, and by
+///   the watch.
 #[async_trait]
 pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// What the registry can do, and its bounds.
@@ -32,6 +37,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// - A registration that is dropped before it is in the registry leaves nothing there.
     /// - An id belongs to one live owner; a second registration of it stands in `Conflict` until
     ///   the owner leaves.
+    /// - Who takes up the id of an owner that died waits for it in `Conflict`, and `ready` with it; a
+    ///   conflict that outlasts what the dead leave is an error of `ready`.
     /// - Giving up a registration in `Conflict` leaves the owner untouched.
     /// - An update reaches every watcher within the same incarnation.
     /// - An update in an outage is written afterwards.

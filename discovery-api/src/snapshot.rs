@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use crate::{Incarnation, Instance, InstanceId, ServiceName, Timestamp};
+use crate::{Error, Incarnation, Instance, InstanceId, ServiceName, Timestamp};
 
 /// Where in a registry's history a snapshot stands.
 ///
@@ -70,6 +70,15 @@ impl Freshness {
         matches!(self, Self::Live)
     }
 
+    /// The name used in messages and as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Stale { .. } => "stale",
+        }
+    }
+
     /// How long ago the registry was last heard; zero while live.
     #[must_use]
     pub fn age(self, now: Timestamp) -> Duration {
@@ -77,6 +86,14 @@ impl Freshness {
             Self::Live => Duration::ZERO,
             Self::Stale { since } => now.since(since),
         }
+    }
+}
+
+/// `live` or `stale`; for how long it has been that is [`age`](Freshness::age), as only a clock can
+/// tell.
+impl fmt::Display for Freshness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
@@ -268,6 +285,7 @@ pub struct Snapshot {
     members: Arc<[Member]>,
     revision: Revision,
     freshness: Freshness,
+    cause: Option<Error>,
     skipped: usize,
 }
 
@@ -295,6 +313,7 @@ impl Snapshot {
             members: members.into(),
             revision,
             freshness,
+            cause: None,
             skipped: 0,
         }
     }
@@ -303,6 +322,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_freshness(mut self, freshness: Freshness) -> Self {
         self.freshness = freshness;
+        self
+    }
+
+    /// The same snapshot, with the error because of which it is stale.
+    #[must_use]
+    pub fn with_cause(mut self, cause: Error) -> Self {
+        self.cause = Some(cause);
         self
     }
 
@@ -345,6 +371,13 @@ impl Snapshot {
     #[must_use]
     pub fn freshness(&self) -> Freshness {
         self.freshness
+    }
+
+    /// The error because of which it is stale, where there is one. What failed after that is in
+    /// [`Watch::last_error`](crate::Watch::last_error).
+    #[must_use]
+    pub fn cause(&self) -> Option<&Error> {
+        self.cause.as_ref()
     }
 
     /// How many entries of the registry could not be understood and were left out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::Snapshot;
+use crate::{Error, Snapshot};
 
 /// Follows one service: the present set first, then each later state.
 ///
@@ -16,6 +16,7 @@ use crate::Snapshot;
 #[derive(Clone)]
 pub struct Watch {
     states: watch::Receiver<Option<Arc<Snapshot>>>,
+    errors: watch::Receiver<Option<Error>>,
     /// Dropping the last clone of this stops what feeds `states`.
     _source: Arc<dyn Any + Send + Sync>,
 }
@@ -31,8 +32,18 @@ impl Watch {
         states.mark_changed();
         Self {
             states,
+            errors: watch::channel(None).1,
             _source: source,
         }
+    }
+
+    /// For backends: the same, telling of `errors`: the error of each attempt that fails, and none
+    /// once one succeeds.
+    #[must_use]
+    pub fn with_errors(mut self, mut errors: watch::Receiver<Option<Error>>) -> Self {
+        errors.mark_changed();
+        self.errors = errors;
+        self
     }
 
     /// Waits for a state that this reader has not seen, and returns the latest.
@@ -60,6 +71,33 @@ impl Watch {
         self.states.borrow().clone()
     }
 
+    /// The error of the latest attempt to reach the registry; `None` once one has succeeded, and
+    /// before the first has ended.
+    ///
+    /// While there is no snapshot yet it says what is waited for, and while the latest one is
+    /// [`Stale`](crate::Freshness::Stale), why it still is.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Error> {
+        self.errors.borrow().clone()
+    }
+
+    /// Waits until an attempt to reach the registry has failed that this reader has not seen, and
+    /// returns its error.
+    ///
+    /// Returns `None` once the backend has stopped for good.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub async fn next_error(&mut self) -> Option<Error> {
+        loop {
+            self.errors.changed().await.ok()?;
+            let error = self.errors.borrow_and_update().clone();
+            if error.is_some() {
+                return error;
+            }
+        }
+    }
+
     /// Waits until the latest state satisfies `wanted`, and returns it.
     ///
     /// Returns `None` once the backend has stopped for good.
@@ -79,6 +117,7 @@ impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch")
             .field("latest", &self.latest())
+            .field("last_error", &self.last_error())
             .finish_non_exhaustive()
     }
 }

@@ -167,6 +167,7 @@ impl ClientBuilder {
             clock: self.clock,
             randomness: Randomness::new(self.seed),
             service,
+            watch: watch.clone(),
             counters: Counters::default(),
             changed: Notify::new(),
         });

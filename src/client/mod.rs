@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Endpoint, Endpoints, Pick, Registry, ServiceName, Snapshot};
+use plimsoll_discovery_api::{Endpoint, Endpoints, Error, Pick, Registry, ServiceName, Snapshot};
 
 pub use self::builder::ClientBuilder;
 pub use self::call::{Attempt, AttemptExt, CallError};
@@ -138,6 +138,13 @@ impl Client {
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.shared.view.load().snapshot().cloned()
+    }
+
+    /// The error of the latest attempt to reach the registry; `None` once one has succeeded, and
+    /// before the first has ended.
+    #[must_use]
+    pub fn last_error(&self) -> Option<Error> {
+        self.shared.watch.last_error()
     }
 
     /// An endpoint for each member of the service, sorted by id, whether it may be picked or not.

@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, ServiceName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NoEndpointReason {
-    /// The registry has not answered yet.
+    /// The registry has not answered yet; if an attempt to reach it has failed, its error is the source.
     NotYetKnown,
     /// The registry lists no instance.
     NoneRegistered,

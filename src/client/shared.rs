@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use plimsoll_discovery_api::{Clock, ServiceName};
+use plimsoll_discovery_api::{Clock, ServiceName, Watch};
 use tokio::sync::Notify;
 
 use super::random::Randomness;
@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) randomness: Randomness,
     pub(super) service: ServiceName,
+    /// For the registry's last error.
+    pub(super) watch: Watch,
     pub(super) counters: Counters,
     /// Told after every new view.
     pub(super) changed: Notify,

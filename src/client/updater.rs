@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Freshness, Member, Snapshot, Watch};
+use plimsoll_discovery_api::{
+    Balancer, Endpoint, Endpoints, Error, Freshness, Member, Snapshot, Watch,
+};
 use tokio::sync::{Notify, watch};
 
 use super::NoEndpointReason;
@@ -67,8 +69,16 @@ impl Updater {
     /// Never returns.
     pub(super) async fn run(mut self) {
         let mut followed = true;
+        let (mut errors, mut told) = (self.watch.clone(), true);
         loop {
             tokio::select! {
+                error = errors.next_error(), if told => {
+                    match error {
+                        Some(error) => self.await_answer(error),
+                        None => told = false,
+                    }
+                    continue;
+                }
                 state = self.watch.next(), if followed => match state {
                     Some(snapshot) => self.take(snapshot),
                     None => {
@@ -79,6 +89,13 @@ impl Updater {
                 () = self.health.verdicts.notified() => self.rebuild_due = true,
             }
             self.publish();
+        }
+    }
+
+    /// Says why nothing is known yet, if nothing is.
+    fn await_answer(&self, error: Error) {
+        if self.snapshot.is_none() {
+            self.shared.publish(View::unanswered(error));
         }
     }
 

@@ -28,7 +28,7 @@ pub struct View {
 /// What picks, or why nothing can.
 pub(super) type Choice = Result<Arc<dyn Picker>, Nothing>;
 
-/// Why nothing can be picked, with the balancer's error if it is the reason.
+/// Why nothing can be picked, with the balancer's or the registry's error if it is the reason.
 #[derive(Clone, Debug)]
 pub(super) struct Nothing {
     pub(super) reason: NoEndpointReason,
@@ -54,6 +54,17 @@ impl View {
             eligible: Arc::new([]),
             failing_open: false,
             choice: Err(NoEndpointReason::NotYetKnown.into()),
+        }
+    }
+
+    /// The same, after an attempt to reach it has failed.
+    pub(super) fn unanswered(error: Error) -> Self {
+        Self {
+            choice: Err(Nothing {
+                reason: NoEndpointReason::NotYetKnown,
+                source: Some(error),
+            }),
+            ..Self::unknown()
         }
     }
 
@@ -140,7 +151,7 @@ impl View {
         chosen.ok_or(NoEndpointReason::AllExcluded)
     }
 
-    /// The balancer's error, if that is why nothing can be picked.
+    /// The balancer's or the registry's error, if that is why nothing can be picked.
     pub(super) fn source_of(&self, reason: NoEndpointReason) -> Option<Error> {
         let nothing = self
             .choice

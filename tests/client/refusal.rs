@@ -34,6 +34,29 @@ async fn before_the_first_answer_nothing_is_known() {
     assert!(client.snapshot().is_none() && client.endpoints().is_empty());
 }
 
+#[cfg(feature = "memory")]
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_never_answers_is_the_source_of_what_is_not_yet_known() {
+    let registry = plimsoll::memory::MemoryRegistry::new();
+    registry.faults().outage();
+    let client = Client::builder(std::sync::Arc::new(registry.clone()), "s");
+    let client = client.build().await.unwrap();
+    settle().await;
+    for error in [
+        client.pick(&ANY).unwrap_err(),
+        client.local().pick(&ANY).unwrap_err(),
+    ] {
+        assert_eq!(error.reason(), NoEndpointReason::NotYetKnown);
+        let source = error.source().map(ToString::to_string).unwrap();
+        assert_eq!(source, client.last_error().unwrap().to_string());
+        assert!(source.contains("memory watch: unavailable"), "{source}");
+    }
+    registry.faults().restore();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(refusal(&client, &ANY), NoEndpointReason::NoneRegistered);
+    assert!(client.last_error().is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_service_has_none_registered() {
     let client = client_of(&ScriptedRegistry::with(&[]))

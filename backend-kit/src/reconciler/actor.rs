@@ -15,6 +15,7 @@ use super::{Desired, FlushReply, Removal, named, not_live};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
 use crate::lifeline::LifelineEnd;
+use crate::log::StateLog;
 use crate::{Driver, Record, Release, Timings};
 
 /// Lives are minutes apart or paced by the backoff, and a call that is still on its way after this
@@ -26,6 +27,7 @@ pub(super) struct Parts<D> {
     pub(super) driver: Arc<D>,
     pub(super) desired: watch::Receiver<Desired>,
     pub(super) state: watch::Sender<RegistrationState>,
+    pub(super) log: StateLog,
     pub(super) removal: watch::Sender<Removal>,
     pub(super) gauge: Arc<LoadGauge>,
     pub(super) flushes: mpsc::Receiver<FlushReply>,
@@ -51,6 +53,8 @@ pub(super) struct Actor<D: Driver> {
     /// come to hold it when a call that was given up arrives after all.
     former: Vec<Incarnation>,
     was_live: bool,
+    /// Since when another owner holds the id.
+    contested: Option<Instant>,
 }
 
 impl<D: Driver> Actor<D> {
@@ -63,6 +67,7 @@ impl<D: Driver> Actor<D> {
             in_doubt: false,
             former: Vec::new(),
             was_live: false,
+            contested: None,
         }
     }
 
@@ -83,12 +88,6 @@ impl<D: Driver> Actor<D> {
             match end {
                 HoldingEnd::GivenUp => break Some(claim),
                 HoldingEnd::Lost(cause) => {
-                    tracing::warn!(
-                        instance = %self.parts.desired.borrow().instance.id(),
-                        service = %self.parts.desired.borrow().instance.service(),
-                        %cause,
-                        "registration lost; registering again"
-                    );
                     self.show(RegistrationState::Lost { cause });
                     not_before = Instant::now() + self.attempts.failed(&mut self.parts.rng);
                 }
@@ -113,6 +112,7 @@ impl<D: Driver> Actor<D> {
             let cause = match self.parts.call(driver.claim(&record, &self.former)).await {
                 Ok(claim) => {
                     self.claiming = None;
+                    self.contested = None;
                     self.attempts.succeeded();
                     return Some(Claimed {
                         claim: Arc::new(claim),
@@ -126,12 +126,30 @@ impl<D: Driver> Actor<D> {
             let delay = self.delay_after(&cause);
             tracing::debug!(id = %record.instance.id(), %cause, ?delay, "claim failed");
             not_before = Instant::now() + delay;
-            self.show(match cause.kind() {
-                ErrorKind::Conflict => RegistrationState::Conflict { cause },
+            if cause.kind() != ErrorKind::Conflict {
+                // Whoever was dead may have been given another lease meanwhile.
+                self.contested = None;
+            }
+            let state = match cause.kind() {
+                ErrorKind::Conflict => {
+                    let lasting = self.is_lasting(started);
+                    RegistrationState::Conflict { cause, lasting }
+                }
                 _ if self.was_live => RegistrationState::Lost { cause },
                 _ => RegistrationState::Pending { cause: Some(cause) },
-            });
+            };
+            self.show(state);
         }
+    }
+
+    /// Whether the other owner lives: what it had left otherwise would have been gone when the claim
+    /// that `started` was refused.
+    fn is_lasting(&mut self, started: Instant) -> bool {
+        let parts = &self.parts;
+        let release = parts.driver.capabilities().id_release.unwrap_or_default();
+        // The one for the registry, the other for noticing.
+        let patience = release + parts.timings.conflict_retry;
+        started >= *self.contested.get_or_insert_with(Instant::now) + patience
     }
 
     fn delay_after(&mut self, cause: &Error) -> Duration {
@@ -170,7 +188,7 @@ impl<D: Driver> Actor<D> {
                 break;
             };
             let cause = named(&*driver, "deregister", cause);
-            tracing::debug!(id = %release.id, %cause, "removal failed");
+            self.parts.log.failed("deregistration", &cause);
             let mut delay = attempts.failed(&mut self.parts.rng);
             if !cause.is_retryable() {
                 delay = delay.max(PERMANENT_RETRY);
@@ -187,13 +205,14 @@ impl<D: Driver> Actor<D> {
         self.parts.removal.send_replace(Removal::Done);
     }
 
-    fn show(&self, state: RegistrationState) {
+    fn show(&mut self, state: RegistrationState) {
         self.parts.show(state);
     }
 }
 
 impl<D: Driver> Parts<D> {
-    pub(super) fn show(&self, state: RegistrationState) {
+    pub(super) fn show(&mut self, state: RegistrationState) {
+        self.log.stands(&state, state.cause());
         self.state.send_replace(state);
     }
 

@@ -270,7 +270,7 @@ impl<'a, D: Driver> Holding<'a, D> {
                 }
                 match updating {
                     Some(_) => {
-                        tracing::warn!(%cause, "attributes not written; trying again");
+                        self.parts.log.failed("update", &cause);
                         // It may have been, and what is wanted by then may be what was before.
                         self.in_doubt = true;
                         self.update_at = Instant::now() + delay;
@@ -354,11 +354,10 @@ impl<'a, D: Driver> Holding<'a, D> {
         match &result {
             Ok(()) => self.throttle.wrote(load, now),
             Err(cause) => {
+                self.parts.log.failed("publication of the load", cause);
                 let pause = if cause.is_retryable() {
-                    tracing::debug!(%cause, load, "load not published");
                     self.parts.timings.backoff.base
                 } else {
-                    tracing::warn!(%cause, load, "load not published; trying again");
                     PERMANENT_RETRY
                 };
                 self.publish_not_before = now + pause.max(self.parts.timings.load.min_interval);

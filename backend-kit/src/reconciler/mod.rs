@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::actor::Actor;
 pub(crate) use self::actor::bounded;
 use crate::lifeline::Lifeline;
+use crate::log::{FailureLog, StateLog};
 use crate::{Driver, Record, Timings};
 
 /// What the user wants.
@@ -72,9 +73,12 @@ pub(crate) fn spawn<D: Driver>(
     driver: Arc<D>,
     instance: Instance,
     lifeline: Lifeline,
+    failures: FailureLog,
     mut rng: Rng,
 ) -> Registration {
     let timings = driver.timings();
+    let (service, id) = (instance.service().clone(), instance.id().clone());
+    let backend = driver.capabilities().backend;
     let gauge = Arc::new(LoadGauge::new());
     let desired = Desired {
         instance: Arc::new(instance),
@@ -89,6 +93,7 @@ pub(crate) fn spawn<D: Driver>(
         driver: Arc::clone(&driver),
         desired: desired_seen,
         state,
+        log: StateLog::of_registration(failures, backend, service, id),
         removal,
         gauge: Arc::clone(&gauge),
         flushes: flushes_seen,

@@ -13,11 +13,12 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use plimsoll_discovery_api::{Rng, ServiceName, Snapshot, Watch};
+use plimsoll_discovery_api::{Error, Rng, ServiceName, Snapshot, Watch};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::lifeline::Lifeline;
+use crate::log::{FailureLog, StateLog};
 use crate::{Driver, Interest};
 
 /// The supervisors of one registry, by service; each lives while somebody watches.
@@ -28,6 +29,7 @@ pub(crate) struct Supervisors(Mutex<HashMap<ServiceName, Weak<Supervisor>>>);
 #[derive(Debug)]
 struct Supervisor {
     states: watch::Receiver<Option<Arc<Snapshot>>>,
+    errors: watch::Receiver<Option<Error>>,
     /// What anybody has wanted to know since it was started.
     interest: watch::Sender<Interest>,
     task: AbortHandle,
@@ -48,7 +50,7 @@ impl Supervisors {
         driver: &Arc<D>,
         service: &ServiceName,
         interest: Interest,
-        lifeline: &Lifeline,
+        (lifeline, failures): (&Lifeline, &FailureLog),
         rng: Rng,
     ) -> Watch {
         // A panic while the lock was held cannot have left the map half changed.
@@ -57,12 +59,20 @@ impl Supervisors {
         let supervisor = alive.filter(|s| !s.task.is_finished()).unwrap_or_else(|| {
             running.retain(|_, supervisor| supervisor.strong_count() > 0);
             let (state, states) = watch::channel(None);
+            let (error, errors) = watch::channel(None);
             let (interest, interests) = watch::channel(interest);
+            let backend = driver.capabilities().backend;
+            let view = task::View {
+                state,
+                error,
+                log: StateLog::of_watch(failures.clone(), backend, service.clone()),
+            };
             let driver = Arc::clone(driver);
-            let task = task::Task::new(driver, service.clone(), interests, state, rng);
+            let task = task::Task::new(driver, service.clone(), interests, view, rng);
             let task = tokio::spawn(task.run()).abort_handle();
             let supervisor = Supervisor {
                 states,
+                errors,
                 interest,
                 task,
                 _lifeline: lifeline.clone(),
@@ -76,6 +86,7 @@ impl Supervisors {
             *known = interest.max(*known);
             grows
         });
-        Watch::new(supervisor.states.clone(), supervisor)
+        let (states, errors) = (supervisor.states.clone(), supervisor.errors.clone());
+        Watch::new(states, supervisor).with_errors(errors)
     }
 }

@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::table::{Applied, Table};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
-use crate::reconciler::bounded;
+use crate::log::{Standing, StateLog};
+use crate::reconciler::{bounded, named};
 use crate::{Driver, Interest, Timings, Updates};
 
 /// A registry that keeps answering with an older state of the same history was itself set back, and
@@ -21,12 +22,20 @@ use crate::{Driver, Interest, Timings, Updates};
 const OLDER_LISTINGS_BELIEVED: u32 = 3;
 const OLDER_LISTINGS_LAST: Duration = Duration::from_secs(2);
 
+/// What those who watch are shown.
+pub(super) struct View {
+    pub(super) state: watch::Sender<Option<Arc<Snapshot>>>,
+    /// The registry's last error; none since its last answer.
+    pub(super) error: watch::Sender<Option<Error>>,
+    pub(super) log: StateLog,
+}
+
 pub(super) struct Task<D> {
     driver: Arc<D>,
     timings: Timings,
     service: ServiceName,
     interest: watch::Receiver<Interest>,
-    state: watch::Sender<Option<Arc<Snapshot>>>,
+    view: View,
     table: Table,
     rng: Rng,
     attempts: Attempts,
@@ -44,7 +53,7 @@ impl<D: Driver> Task<D> {
         driver: Arc<D>,
         service: ServiceName,
         interest: watch::Receiver<Interest>,
-        state: watch::Sender<Option<Arc<Snapshot>>>,
+        view: View,
         rng: Rng,
     ) -> Self {
         let timings = driver.timings();
@@ -54,7 +63,7 @@ impl<D: Driver> Task<D> {
             table: Table::new(service.clone(), timings.hold_down),
             service,
             interest,
-            state,
+            view,
             rng,
             attempts: Attempts::new(timings.backoff),
             heard: Instant::now(),
@@ -80,8 +89,7 @@ impl<D: Driver> Task<D> {
             if !cause.is_retryable() {
                 delay = delay.max(PERMANENT_RETRY);
             }
-            tracing::debug!(service = %self.service, %cause, ?delay, "not followed; listing again");
-            self.show_stale();
+            self.failed(named(&*self.driver, "watch", cause));
             sleep(delay).await;
         }
     }
@@ -108,6 +116,9 @@ impl<D: Driver> Task<D> {
         self.table
             .returned_after(now.duration_since(self.heard), now);
         self.heard = now;
+        self.view.log.stands(Freshness::Live, None);
+        let was_failing = |error: &mut Option<Error>| error.take().is_some();
+        self.view.error.send_if_modified(was_failing);
         if self.table.list(listing, now) || !self.shows_live() {
             self.show(Freshness::Live);
         }
@@ -158,21 +169,34 @@ impl<D: Driver> Task<D> {
     fn show(&mut self, freshness: Freshness) {
         self.published = Some(Instant::now());
         self.to_show = None;
-        self.state
-            .send_replace(Some(Arc::new(self.table.snapshot(freshness))));
+        let snapshot = self.table.snapshot(freshness);
+        self.view.state.send_replace(Some(Arc::new(snapshot)));
     }
 
-    /// Keeps the last good set, once there is one, and says that it is no longer followed.
-    fn show_stale(&mut self) {
+    /// Keeps the last good set, once there is one, and says that it is no longer followed and why.
+    fn failed(&mut self, cause: Error) {
+        let is_known = self.view.state.borrow().is_some();
+        let standing = if is_known {
+            let since = Timestamp::from(self.heard.into_std());
+            Freshness::Stale { since }.into()
+        } else {
+            Standing::UNKNOWN
+        };
+        self.view.log.stands(standing, Some(&cause));
+        // Before the state, so that whoever is told of that finds the cause.
+        self.view.error.send_replace(Some(cause.clone()));
         if self.shows_live() {
-            self.show(Freshness::Stale {
-                since: Timestamp::from(self.heard.into_std()),
-            });
+            self.published = Some(Instant::now());
+            self.to_show = None;
+            let since = Timestamp::from(self.heard.into_std());
+            let stale = self.table.snapshot(Freshness::Stale { since });
+            let stale = stale.with_cause(cause);
+            self.view.state.send_replace(Some(Arc::new(stale)));
         }
     }
 
     fn shows_live(&self) -> bool {
-        let state = self.state.borrow();
+        let state = self.view.state.borrow();
         state
             .as_deref()
             .is_some_and(|snapshot| snapshot.freshness().is_live())

@@ -28,9 +28,11 @@ macro_rules! __conformance_cases {
     ([$($then:tt)+] $($payload:tt)*) => {
         $($then)+! { $($payload)*
             conflict {
+                a_conflict_with_a_living_owner_is_reported_in_the_end
                 a_second_owner_conflicts_until_the_first_leaves
                 a_second_owner_conflicts_within_one_process_too
                 giving_up_in_conflict_leaves_the_owner_untouched
+                the_id_of_a_dead_owner_is_waited_for
             }
             departure {
                 a_deliberate_scale_to_zero_ends_empty
@@ -67,6 +69,10 @@ macro_rules! __conformance_cases {
                 the_load_is_published_without_being_asked
                 the_load_is_zero_after_the_last_guard_drops
                 who_comes_and_goes_in_an_outage_leaves_no_load_behind
+            }
+            log {
+                a_registry_that_never_answers_is_told_of
+                every_change_of_state_is_one_line
             }
             names {
                 ids_of_any_form_stand_side_by_side

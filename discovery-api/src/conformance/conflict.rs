@@ -1,6 +1,6 @@
 //! One id, one live owner.
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Harness;
 use super::observer::ids;
@@ -87,11 +87,37 @@ pub async fn giving_up_in_conflict_leaves_the_owner_untouched(harness: &dyn Harn
         .await;
 }
 
-/// A second registration of `same`, which the registry has refused.
-async fn rival(scene: &Scene<'_>, process: &dyn Registry) -> Registration {
-    let instance = built(crate::Instance::builder(&scene.service, "10.9.9.9", 99).with_id("same"));
-    let rival = scene.register(process, &instance).await;
-    let verdict = timeout(scene.timing.settle, rival.ready()).await;
+/// Who takes up the id of an owner that died waits for it in `Conflict`, and `ready` with it; a
+/// conflict that outlasts what the dead leave is an error of `ready`.
+pub async fn the_id_of_a_dead_owner_is_waited_for(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let (first, second) = (scene.process().await, scene.process().await);
+    let owner = scene.live(&first, "same").await;
+    let rival = rival(&scene, &second).await;
+    scene
+        .faults()
+        .crash(&scene.service, &[owner.instance().id().clone()])
+        .await;
+    let released = scene.timing.expiry + second.capabilities().id_release.unwrap_or_default();
+    ready(released + scene.timing.recovery, &rival).await;
+    let seen = scene
+        .listed(&second, scene.timing.settle, "the successor", |s| {
+            ids(s) == ["same"]
+        })
+        .await;
+    assert_eq!(member(&seen, "same").incarnation(), life(&rival));
+}
+
+/// Who takes up the id of an owner that died waits for it in `Conflict`, and `ready` with it; a
+/// conflict that outlasts what the dead leave is an error of `ready`.
+pub async fn a_conflict_with_a_living_owner_is_reported_in_the_end(harness: &dyn Harness) {
+    let scene = Scene::new(harness);
+    let (first, second) = (scene.process().await, scene.process().await);
+    let owner = scene.live(&first, "same").await;
+    let began = Instant::now();
+    let rival = rival(&scene, &second).await;
+    let release = second.capabilities().id_release.unwrap_or_default();
+    let verdict = timeout(release + scene.timing.recovery, rival.ready()).await;
     let kind = verdict
         .as_ref()
         .map(|ready| ready.as_ref().map_err(crate::Error::kind));
@@ -100,15 +126,26 @@ async fn rival(scene: &Scene<'_>, process: &dyn Registry) -> Registration {
         Ok(Err(ErrorKind::Conflict)),
         "the verdict on a second owner is {verdict:?}"
     );
-    let what = "Conflict";
+    let waited = began.elapsed();
+    assert!(waited > release, "reported after {waited:?} of {release:?}");
+    // And it goes on being tried.
+    gone(scene.timing.removal, &owner).await;
+    ready_after_conflict(&scene, &rival).await;
+}
+
+/// A second registration of `same`, which the registry has refused.
+async fn rival(scene: &Scene<'_>, process: &dyn Registry) -> Registration {
+    let instance = built(crate::Instance::builder(&scene.service, "10.9.9.9", 99).with_id("same"));
+    let rival = scene.register(process, &instance).await;
+    let what = "Conflict, not yet lasting";
     state_becomes(scene.timing.settle, &rival, what, |state| {
-        matches!(state, RegistrationState::Conflict { .. })
+        matches!(state, RegistrationState::Conflict { lasting: false, .. })
     })
     .await;
     rival
 }
 
-/// `ready` reports the conflict until it is over, so the state is asked first.
+/// `ready` may report the conflict until it is over, so the state is asked first.
 async fn ready_after_conflict(scene: &Scene<'_>, rival: &Registration) {
     let recovery = scene.timing.recovery;
     state_becomes(recovery, rival, "Live", RegistrationState::is_live).await;

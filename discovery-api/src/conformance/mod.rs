@@ -19,6 +19,7 @@ pub mod deregister;
 pub mod handle;
 pub mod lease;
 pub mod load;
+pub mod log;
 pub mod names;
 pub mod outage;
 pub mod register;
@@ -28,8 +29,10 @@ pub mod watch;
 mod cases;
 mod harness;
 mod observer;
+mod recorder;
 mod scene;
 mod timing;
 
 pub use harness::{Faults, Harness};
+pub use recorder::{Line, Recorder};
 pub use timing::Timing;

@@ -1,6 +1,7 @@
 //! The actor against a scripted registry, in paused time.
 
 mod doubt;
+mod log;
 mod properties;
 mod scenarios;
 mod world;

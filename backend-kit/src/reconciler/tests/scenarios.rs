@@ -10,6 +10,7 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::world::{Mode, Script};
 use crate::lifeline::Lifeline;
+use crate::log::FailureLog;
 use crate::reconciler::spawn;
 use crate::{Driver, Timings};
 
@@ -27,6 +28,7 @@ pub(super) fn start(script: &Script) -> Registration {
         Arc::new(script.clone()),
         instance(),
         Lifeline::new(),
+        FailureLog::default(),
         Rng::from_seed(1),
     )
 }
@@ -183,6 +185,55 @@ async fn a_live_foreign_owner_is_a_conflict_that_ends_when_it_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_id_of_a_former_life_is_waited_for_and_no_error() {
+    let script = Script::new();
+    script.world().id_release = Some(10 * SECOND);
+    assert!(script.foreign_takes(&Arc::new(instance())));
+    let registration = start(&script);
+    let leaving = async {
+        sleep(10 * SECOND).await;
+        let state = registration.state();
+        assert!(
+            matches!(state, RegistrationState::Conflict { lasting: false, .. }),
+            "{state}"
+        );
+        script.foreign_leaves();
+    };
+    let (ready, ()) = tokio::join!(registration.ready(), leaving);
+    ready.unwrap();
+    no_violations(&script);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_reported_once_it_has_outlasted_what_the_dead_leave() {
+    let script = Script::new();
+    let release = 10 * SECOND;
+    script.world().id_release = Some(release);
+    assert!(script.foreign_takes(&Arc::new(instance())));
+    let registration = start(&script);
+    let began = Instant::now();
+    let error = registration.ready().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let retry = Timings::default().conflict_retry;
+    let waited = began.elapsed();
+    assert!(
+        waited >= release + retry && waited <= release + 3 * retry,
+        "{waited:?}"
+    );
+    // A registry that was away may have given the dead another lease.
+    script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
+    sleep(20 * SECOND).await;
+    script.world().mode = Mode::Up;
+    let mut states = registration.states();
+    let contested = |state: &RegistrationState| matches!(state, RegistrationState::Conflict { .. });
+    let again = states.wait_for(contested).await.unwrap();
+    assert!(
+        matches!(again, RegistrationState::Conflict { lasting: false, .. }),
+        "{again}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn bad_credentials_surface_at_once_and_are_tried_at_most_once_a_second() {
     let script = Script::new();
     script.world().mode = Mode::Refuse(ErrorKind::Unauthenticated);
@@ -303,7 +354,14 @@ async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
     let script = Script::new();
     let lifeline = Lifeline::new();
     let driver = Arc::new(script.clone());
-    let registration = spawn(driver, instance(), lifeline.clone(), Rng::from_seed(1));
+    let held = lifeline.clone();
+    let registration = spawn(
+        driver,
+        instance(),
+        held,
+        FailureLog::default(),
+        Rng::from_seed(1),
+    );
     live(&registration).await;
     script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
     drop(registration);

@@ -49,6 +49,10 @@ pub(super) struct World {
     pub(super) timings: Timings,
     /// No record with this weight.
     pub(super) cannot_hold: Option<Weight>,
+    /// No load is taken.
+    pub(super) refuses_loads: Option<ErrorKind>,
+    /// How long the dead hold an id.
+    pub(super) id_release: Option<Duration>,
     /// Less than was asked for.
     pub(super) granted: Option<Duration>,
     own: HashSet<Incarnation>,
@@ -87,6 +91,8 @@ impl Script {
             wire: Duration::from_millis(2),
             timings: Timings::default(),
             cannot_hold: None,
+            id_release: None,
+            refuses_loads: None,
             granted: None,
             own: HashSet::new(),
             current: None,
@@ -286,7 +292,9 @@ impl Driver for Script {
     type Claim = Incarnation;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("script")
+        let mut capabilities = Capabilities::new("script");
+        capabilities.id_release = self.world().id_release;
+        capabilities
     }
 
     fn timings(&self) -> Timings {
@@ -406,6 +414,10 @@ impl Driver for Script {
     async fn publish(&self, claim: &Incarnation, load: u64) -> Result<()> {
         let life = *claim;
         self.issued(life, "publish");
+        let refused = self.world().refuses_loads;
+        if let Some(kind) = refused {
+            return Err(Error::new(kind, "scripted: no load"));
+        }
         self.call("publish", move |world, number| {
             let record = world.owned(life)?;
             if record.load_written_by > number {

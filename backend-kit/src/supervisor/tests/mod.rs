@@ -2,5 +2,6 @@
 
 mod convergence;
 mod histories;
+mod log;
 mod scenarios;
 mod source;
