@@ -1,6 +1,7 @@
 //! One member of the cluster, connected.
 
 use std::fmt;
+use std::sync::Arc;
 
 use etcd_client::{Client, Error as Native, KvClient, LeaseClient, WatchClient};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
@@ -8,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::error::{failed, is_auth_disabled};
+use crate::watchdog::Habits;
 
 /// A connection to one member. Clones share it.
 #[derive(Clone)]
@@ -17,6 +19,7 @@ pub(crate) struct Connection {
     pub(crate) lease: LeaseClient,
     /// Which one it is, counted by the link.
     pub(crate) number: u64,
+    pub(crate) habits: Arc<Habits>,
 }
 
 impl fmt::Debug for Connection {
@@ -44,6 +47,7 @@ pub(crate) async fn connect(config: &Config, endpoint: &str, number: u64) -> Res
         watch: client.watch_client().max_decoding_message_size(limit),
         lease: client.lease_client(),
         number,
+        habits: Arc::default(),
     })
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::granting::{Granting, of_standing, window};
+use crate::connect::Connection;
 use crate::error::{failed, is_granted_already, is_lease_lost};
 use crate::holdings::Holdings;
 use crate::keys::Tree;
@@ -20,6 +21,9 @@ use crate::link::Link;
 /// A confirmation this young serves whoever asks for one: so many registrations of one process
 /// cost two requests a second, and one costs no more than its own.
 pub(crate) const FRESH: Duration = Duration::from_millis(500);
+/// The parts of its time that an answer has on one stream, and then on another one.
+const FIRST: f64 = 0.5;
+const SECOND: f64 = 0.75;
 /// The longest pause before a broken stream is opened again.
 const REOPEN_CAP: Duration = Duration::from_millis(500);
 
@@ -244,24 +248,36 @@ async fn keep(shared: Arc<Shared>, granted: Granted, mut owner: watch::Receiver<
 /// since a server that was down may have kept it.
 async fn renew(shared: &Shared, granted: Granted) -> Error {
     let mut rng = Rng::from_entropy();
-    let (mut failures, mut opened) = (0_u32, false);
+    let (mut failures, mut was_broken) = (0_u32, false);
+    let mut limit = patience(shared, granted);
     loop {
         if !shared.stands(granted.id) {
             return ended(granted.id);
         }
-        let broken = match open(shared, granted).await {
-            Ok(mut stream) => {
+        let broken = match open(shared, granted, limit).await {
+            Ok(stream) => {
                 failures = 0;
-                if opened {
+                let connection = stream.connection.number;
+                limit = patience(shared, granted);
+                if std::mem::take(&mut was_broken) {
                     shared.reopened.notify_one();
                 }
-                opened = true;
-                let broken = stream.follow(shared, granted).await;
-                shared.link.failed(stream.connection, &broken).await;
-                broken
+                match stream.follow(shared, granted).await {
+                    End::Due => continue,
+                    End::Late => {
+                        limit = limit.mul_f64(SECOND);
+                        continue;
+                    }
+                    End::Broken(broken) => {
+                        shared.link.failed(connection, &broken).await;
+                        broken
+                    }
+                }
             }
             Err(broken) => broken,
         };
+        limit = patience(shared, granted);
+        was_broken = true;
         if broken.kind() == ErrorKind::LeaseExpired {
             return broken;
         }
@@ -296,9 +312,19 @@ async fn sweep_when_reopened(shared: &Shared, granted: Granted) -> Infallible {
 struct KeepAlive {
     keeper: LeaseKeeper,
     replies: LeaseKeepAliveStream,
-    connection: u64,
+    connection: Connection,
     /// When the lease was last asked for that was confirmed.
     sent: Instant,
+}
+
+/// Why a stream is given up.
+enum End {
+    /// It has answered once, which is all that its other end does in time, and it is time to ask
+    /// again.
+    Due,
+    /// It has not answered, which another one may.
+    Late,
+    Broken(Error),
 }
 
 /// How long an answer may take: a lost one must leave time for another member.
@@ -307,14 +333,13 @@ fn patience(shared: &Shared, granted: Granted) -> Duration {
 }
 
 /// Opens a stream, whose first answer confirms the lease.
-async fn open(shared: &Shared, granted: Granted) -> Result<KeepAlive> {
+async fn open(shared: &Shared, granted: Granted, limit: Duration) -> Result<KeepAlive> {
     let mut connection = shared.link.connection().await?;
     let sent = Instant::now();
     let opening = connection.lease.keep_alive(granted.id);
-    let error = match timeout(patience(shared, granted), opening).await {
+    let error = match timeout(limit, opening).await {
         Ok(Ok((keeper, replies))) => {
             shared.confirm(sent);
-            let connection = connection.number;
             return Ok(KeepAlive {
                 keeper,
                 replies,
@@ -345,33 +370,57 @@ impl Shared {
 
 impl KeepAlive {
     /// Renews at every third of the TTL, and whenever somebody asks; returns why it ended.
-    async fn follow(&mut self, shared: &Shared, granted: Granted) -> Error {
+    ///
+    /// etcd's own `grpc-proxy` answers the first request of a stream, and every other one when it
+    /// next renews the lease by itself, at a third of the TTL. So a stream that is late is given up
+    /// for another one on the same connection before anything is taken for lost; and where that
+    /// happens time and again, each stream is asked once.
+    async fn follow(mut self, shared: &Shared, granted: Granted) -> End {
+        let habits = Arc::clone(&self.connection.habits);
+        if habits.answers_late() {
+            let sent = self.sent;
+            // Closed now, lest the proxy take the next stream for more of this one.
+            drop(self);
+            until_due(shared, granted, sent).await;
+            return End::Due;
+        }
         loop {
             tokio::select! {
-                () = sleep_until(self.sent + granted.ttl / 3) => {}
-                // By the age of what was confirmed: whoever asks does so because it is too old.
-                () = shared.asked.notified() => if self.sent.elapsed() < FRESH {
-                    continue;
-                },
+                () = until_due(shared, granted, self.sent) => {}
                 // Nobody has asked: it can only be the end of the stream.
                 reply = self.replies.message() => if let Err(broken) = read(granted, reply) {
-                    return broken;
+                    return End::Broken(broken);
                 },
             }
             if !shared.stands(granted.id) {
-                return ended(granted.id);
+                return End::Broken(ended(granted.id));
             }
             let sent = Instant::now();
             if let Err(broken) = self.keeper.keep_alive().await {
-                return failed(broken);
+                return End::Broken(failed(broken));
             }
-            let reply = timeout(patience(shared, granted), self.replies.message()).await;
-            let Ok(reply) = reply else { return silent() };
+            let limit = patience(shared, granted).mul_f64(FIRST);
+            let reply = timeout(limit, self.replies.message()).await;
+            habits.answered_lease(reply.is_ok());
+            let Ok(reply) = reply else { return End::Late };
             if let Err(broken) = read(granted, reply) {
-                return broken;
+                return End::Broken(broken);
             }
             self.sent = sent;
             shared.confirm(sent);
+        }
+    }
+}
+
+/// Waits for a third of the TTL since `sent`, or until somebody asks: by the age of what was
+/// confirmed, as whoever asks does so because it is too old.
+async fn until_due(shared: &Shared, granted: Granted, sent: Instant) {
+    loop {
+        tokio::select! {
+            () = sleep_until(sent + granted.ttl / 3) => return,
+            () = shared.asked.notified() => if sent.elapsed() >= FRESH {
+                return;
+            },
         }
     }
 }

@@ -20,6 +20,7 @@ mod sentinel;
 mod tls;
 mod updates;
 mod view;
+mod watchdog;
 
 pub use builder::EtcdBuilder;
 pub use registry::EtcdRegistry;

@@ -303,6 +303,7 @@ mod tests {
             watch: client.watch_client(),
             lease: client.lease_client(),
             number: 7,
+            habits: Arc::default(),
         });
         link
     }

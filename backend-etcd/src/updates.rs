@@ -3,22 +3,19 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use plimsoll_backend_kit::{Change, Subscription, Update, Updates};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
 use crate::error::{cancelled, failed};
 use crate::history::Seen;
 use crate::keys::Tree;
 use crate::link::Link;
 use crate::view::{Row, View};
-
-const IDENTITIES: i64 = 1;
-const LOADS: i64 = 2;
+use crate::watchdog::{Turn, Watchdog, silent};
 
 /// Follows on `view`, without a gap: from the revision after the one it was read at.
 pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Result<Subscription> {
@@ -33,21 +30,17 @@ pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Resu
     history.includes(listing.revision)?;
     let limit = link.config().request_timeout;
     let opening = async {
-        let options = |number| {
+        let options = || {
             WatchOptions::new()
-                .with_watch_id(number)
                 .with_prefix()
                 .with_start_revision(from)
                 .with_fragment()
         };
         let identities = branches.identities.as_str();
-        let mut stream = connection
-            .watch
-            .watch(identities, Some(options(IDENTITIES)))
-            .await?;
+        let mut stream = connection.watch.watch(identities, Some(options())).await?;
         if view.follows_loads() {
             let loads = branches.loads.as_str();
-            stream.watch(loads, Some(options(LOADS))).await?;
+            stream.watch(loads, Some(options())).await?;
         }
         Ok(stream)
     };
@@ -64,17 +57,15 @@ pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Resu
             return Err(error);
         }
     };
+    let watchdog = Watchdog::new(&link, connection, history, branches.identities.as_str());
     let updates = EtcdUpdates {
-        patience: link.config().watch_timeout,
         link,
-        connection: connection.number,
         stream,
         branches,
         view,
         history,
         pending: VecDeque::new(),
-        heard: Instant::now(),
-        asked: false,
+        watchdog,
     };
     Ok(Subscription::new(listing, Box::new(updates)))
 }
@@ -88,24 +79,19 @@ struct Branches {
 /// The stream, read as it is asked for: whoever reads slowly is waited for by the server.
 struct EtcdUpdates {
     link: Arc<Link>,
-    connection: u64,
     stream: WatchStream,
     branches: Branches,
     view: View,
     history: Seen,
     pending: VecDeque<Change>,
-    /// When the server last said anything, how long it may say nothing, and whether it was asked to
-    /// say something.
-    heard: Instant,
-    patience: Duration,
-    asked: bool,
+    watchdog: Watchdog,
 }
 
 impl fmt::Debug for EtcdUpdates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdUpdates")
             .field("branches", &self.branches)
-            .field("connection", &self.connection)
+            .field("watchdog", &self.watchdog)
             .finish_non_exhaustive()
     }
 }
@@ -118,7 +104,7 @@ impl Updates for EtcdUpdates {
                 return Some(Ok(Update::new(self.view.revision, change)));
             }
             if let Err(cause) = self.listen().await {
-                self.link.failed(self.connection, &cause).await;
+                self.link.failed(self.watchdog.connection(), &cause).await;
                 return Some(Err(cause));
             }
         }
@@ -128,26 +114,26 @@ impl Updates for EtcdUpdates {
 impl EtcdUpdates {
     /// Takes in one message, or asks for one. Cancel safe.
     async fn listen(&mut self) -> Result<()> {
-        let part = if self.asked { 1 } else { 2 };
         tokio::select! {
             biased;
             message = self.stream.message() => {
-                self.heard = Instant::now();
-                self.asked = false;
+                let heard = message.as_ref().ok().and_then(Option::as_ref);
+                self.watchdog.heard(heard);
                 match message {
                     Ok(Some(message)) => self.hear(&message),
                     Ok(None) => Err(Error::new(ErrorKind::Unavailable, "the server closed the stream")),
                     Err(error) => Err(failed(error)),
                 }
             }
-            () = sleep_until(self.heard + self.patience / part) => {
-                self.link.history().check(self.history)?;
-                if self.asked {
-                    return Err(silent());
+            turn = self.watchdog.turn() => {
+                match turn? {
+                    // A connection that is half open would be silent for ever.
+                    Turn::Ask => self.stream.request_progress().await.map_err(failed),
+                    Turn::Alive => {
+                        self.pending.push_back(Change::Progress);
+                        Ok(())
+                    }
                 }
-                // A connection that is half open would be silent for ever.
-                self.asked = true;
-                self.stream.request_progress().await.map_err(failed)
             }
         }
     }
@@ -177,14 +163,14 @@ impl EtcdUpdates {
         for event in message.events() {
             let Some(kv) = event.kv() else { continue };
             let deleted = event.event_type() == EventType::Delete;
-            let change = if message.watch_id() == LOADS {
-                Row::of(kv, &self.branches.loads).and_then(|row| {
-                    if deleted {
-                        self.view.unpublished(&row);
-                        return None;
-                    }
+            // By its key: how watches are numbered is for the other end to say.
+            let change = if let Some(row) = Row::of(kv, &self.branches.loads) {
+                if deleted {
+                    self.view.unpublished(&row);
+                    None
+                } else {
                     self.view.published(&row)
-                })
+                }
             } else {
                 Row::of(kv, &self.branches.identities).and_then(|row| {
                     if deleted {
@@ -202,8 +188,4 @@ impl EtcdUpdates {
         }
         Ok(())
     }
-}
-
-fn silent() -> Error {
-    Error::new(ErrorKind::TimedOut, "the stream of changes fell silent")
 }

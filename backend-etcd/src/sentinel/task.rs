@@ -11,12 +11,12 @@ use etcd_client::{
 };
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{Order, Post};
 use crate::error::{cancelled, failed, gone};
-use crate::history::Seen;
 use crate::link::Link;
+use crate::watchdog::{Turn, Watchdog, silent};
 
 /// The most that a server takes in one transaction, unless it was told otherwise.
 const VERIFIED_AT_ONCE: usize = 128;
@@ -33,11 +33,55 @@ pub(super) struct Task {
 struct Stream {
     requests: WatchRequestSender,
     responses: WatchResponseStream,
-    connection: u64,
-    history: Seen,
     to_ask: VecDeque<Asked>,
-    heard: Instant,
-    asked_for_progress: bool,
+    numbers: Numbers,
+    watchdog: Watchdog,
+}
+
+/// By what numbers the other end knows our watches.
+///
+/// etcd takes those that it is given, its own `grpc-proxy` counts them as they are asked for, and
+/// whatever else speaks for etcd does as it likes. So none are given, which makes etcd count as
+/// well; and where somebody counts in another way, the order is taken to be that of asking.
+#[derive(Default)]
+struct Numbers {
+    asked: i64,
+    /// Those that were asked for and not confirmed, by the number that counting gives them.
+    unconfirmed: VecDeque<(i64, i64)>,
+    ours: HashMap<i64, i64>,
+    theirs: HashMap<i64, i64>,
+}
+
+impl Numbers {
+    fn ask(&mut self, ours: i64) {
+        self.unconfirmed.push_back((self.asked, ours));
+        self.asked += 1;
+    }
+
+    fn confirm(&mut self, theirs: i64) {
+        let counted = |(count, _): &(i64, i64)| *count == theirs;
+        let at = self.unconfirmed.iter().position(counted).unwrap_or(0);
+        if let Some((_, ours)) = self.unconfirmed.remove(at) {
+            self.ours.insert(theirs, ours);
+            self.theirs.insert(ours, theirs);
+        }
+    }
+
+    fn ours(&self, theirs: i64) -> Option<i64> {
+        self.ours.get(&theirs).copied()
+    }
+
+    fn theirs(&self, ours: i64) -> Option<i64> {
+        let unconfirmed = self.unconfirmed.iter().find(|(_, asked)| *asked == ours);
+        let counted = unconfirmed.map(|(count, _)| *count);
+        self.theirs.get(&ours).copied().or(counted)
+    }
+
+    fn forget(&mut self, theirs: i64) {
+        if let Some(ours) = self.ours.remove(&theirs) {
+            self.theirs.remove(&ours);
+        }
+    }
 }
 
 enum Asked {
@@ -69,7 +113,7 @@ impl Task {
                     let Some(cause) = self.follow(&mut stream).await else {
                         continue;
                     };
-                    self.link.failed(stream.connection, &cause).await;
+                    self.link.failed(stream.watchdog.connection(), &cause).await;
                     if opened.elapsed() > REOPEN_CAP {
                         failures = 0;
                     }
@@ -121,7 +165,7 @@ impl Task {
         let history = self.link.history().known();
         let mut connection = self.link.connection().await?;
         let key = self.posts[&number].key.as_str();
-        let options = options(number, revision);
+        let options = options(revision);
         let opening = connection.watch.watch(key, Some(options));
         let limit = self.link.config().request_timeout;
         let stream = match tokio::time::timeout(limit, opening).await {
@@ -138,14 +182,14 @@ impl Task {
             }
         };
         let (requests, responses) = stream.split();
+        let mut numbers = Numbers::default();
+        numbers.ask(number);
         Ok(Some(Stream {
             requests,
             responses,
-            connection: connection.number,
-            history,
             to_ask: from.into_iter().map(|(n, r)| Asked::Watch(n, r)).collect(),
-            heard: Instant::now(),
-            asked_for_progress: false,
+            numbers,
+            watchdog: Watchdog::new(&self.link, connection, history, key),
         }))
     }
 
@@ -214,22 +258,20 @@ impl Task {
 
     /// Follows until the stream fails; nothing, if there is no more to watch.
     async fn follow(&mut self, stream: &mut Stream) -> Option<Error> {
-        let patience = self.link.config().watch_timeout;
         loop {
             if self.posts.is_empty() {
                 return None;
             }
-            let quiet_until = stream.quiet_until(patience);
             tokio::select! {
                 order = self.orders.recv() => {
                     let asked = self.take(order?);
                     stream.to_ask.push_back(asked);
                 }
                 message = stream.responses.message() => {
-                    stream.heard = Instant::now();
-                    stream.asked_for_progress = false;
+                    let heard = message.as_ref().ok().and_then(Option::as_ref);
+                    stream.watchdog.heard(heard);
                     let taken = match message {
-                        Ok(Some(message)) => self.hear(&message),
+                        Ok(Some(message)) => self.hear(&mut stream.numbers, &message),
                         Ok(None) => Err(Error::new(ErrorKind::Unavailable, "the server closed the stream")),
                         Err(error) => Err(failed(error)),
                     };
@@ -237,40 +279,48 @@ impl Task {
                         return Some(cause);
                     }
                 }
-                sent = ask(&mut stream.requests, stream.to_ask.front(), &self.posts) => {
+                sent = ask(&mut stream.requests, stream.to_ask.front(), &self.posts, &stream.numbers) => {
+                    match sent {
+                        Ok(Some(number)) => stream.numbers.ask(number),
+                        Ok(None) => {}
+                        Err(cause) => return Some(cause),
+                    }
                     stream.to_ask.pop_front();
-                    if let Err(cause) = sent {
-                        return Some(cause);
-                    }
                 }
-                () = sleep_until(quiet_until) => {
-                    if let Err(cause) = self.link.history().check(stream.history) {
+                turn = stream.watchdog.turn() => {
+                    let asked = match turn {
+                        Ok(Turn::Ask) => stream.requests.request_progress().await.map_err(failed),
+                        Ok(Turn::Alive) => Ok(()),
+                        Err(cause) => Err(cause),
+                    };
+                    if let Err(cause) = asked {
                         return Some(cause);
-                    }
-                    if stream.asked_for_progress {
-                        return Some(silent());
-                    }
-                    stream.asked_for_progress = true;
-                    if let Err(error) = stream.requests.request_progress().await {
-                        return Some(failed(error));
                     }
                 }
             }
         }
     }
 
-    fn hear(&mut self, message: &WatchResponse) -> Result<()> {
-        let number = message.watch_id();
+    fn hear(&mut self, numbers: &mut Numbers, message: &WatchResponse) -> Result<()> {
+        let theirs = message.watch_id();
+        if message.created() && !message.canceled() {
+            numbers.confirm(theirs);
+        }
+        let number = numbers.ours(theirs);
         if message.canceled() {
             // One that was given up is confirmed so; any other is to be asked for anew. One that is
-            // refused as it is asked for goes by no number of ours at some servers: so it is when
-            // the token has run out that the stream was opened with.
-            if message.created() || self.posts.contains_key(&number) {
+            // refused as it is asked for goes by no number at some servers: so it is when the token
+            // has run out that the stream was opened with.
+            let is_wanted = number.is_some_and(|number| self.posts.contains_key(&number));
+            if message.created() || is_wanted {
                 return Err(cancelled(message));
             }
+            numbers.forget(theirs);
             return Ok(());
         }
-        let Some(post) = self.posts.get(&number) else {
+        let Some((number, post)) =
+            number.and_then(|number| Some((number, self.posts.get(&number)?)))
+        else {
             return Ok(());
         };
         if message.created() {
@@ -286,39 +336,66 @@ impl Task {
     }
 }
 
-impl Stream {
-    fn quiet_until(&self, patience: Duration) -> Instant {
-        let part = if self.asked_for_progress { 1 } else { 2 };
-        self.heard + patience / part
-    }
+fn options(revision: i64) -> WatchOptions {
+    WatchOptions::new().with_start_revision(revision)
 }
 
-fn options(number: i64, revision: i64) -> WatchOptions {
-    WatchOptions::new()
-        .with_watch_id(number)
-        .with_start_revision(revision)
-}
-
-fn silent() -> Error {
-    Error::new(ErrorKind::TimedOut, "the stream of changes fell silent")
-}
-
-/// Sends what is to be asked next; never returns if there is nothing. Cancel safe.
+/// Sends what is to be asked next, and returns the number of what is to be watched, if it is that;
+/// never returns if there is nothing. Cancel safe.
 async fn ask(
     requests: &mut WatchRequestSender,
     next: Option<&Asked>,
     posts: &HashMap<i64, Post>,
-) -> Result<()> {
+    numbers: &Numbers,
+) -> Result<Option<i64>> {
     match next {
-        Some(Asked::Watch(number, revision)) => match posts.get(number) {
-            Some(post) => requests
-                .watch(post.key.as_str(), Some(options(*number, *revision)))
-                .await
-                .map_err(failed),
-            // Given up meanwhile.
-            None => Ok(()),
-        },
-        Some(Asked::Cancel(number)) => requests.cancel(*number).await.map_err(failed),
+        Some(Asked::Watch(number, revision)) => {
+            // Given up meanwhile, unless it is there.
+            if let Some(post) = posts.get(number) {
+                let asked = requests.watch(post.key.as_str(), Some(options(*revision)));
+                asked.await.map_err(failed)?;
+                return Ok(Some(*number));
+            }
+            Ok(None)
+        }
+        Some(Asked::Cancel(number)) => {
+            if let Some(theirs) = numbers.theirs(*number) {
+                requests.cancel(theirs).await.map_err(failed)?;
+            }
+            Ok(None)
+        }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_are_known_by_the_numbers_that_they_are_given_wherever_they_come_from() {
+        // Of who counts as they are asked for, in whatever order they are confirmed; and of who
+        // counts in another way.
+        for (confirmed, known) in [
+            ([0, 1, 2], [7, 8, 9]),
+            ([2, 0, 1], [9, 7, 8]),
+            ([40, 41, 42], [7, 8, 9]),
+        ] {
+            let mut numbers = Numbers::default();
+            for ours in [7, 8, 9] {
+                numbers.ask(ours);
+            }
+            assert_eq!(numbers.theirs(8), Some(1), "as it would be counted");
+            for (theirs, ours) in confirmed.into_iter().zip(known) {
+                numbers.confirm(theirs);
+                assert_eq!(numbers.ours(theirs), Some(ours));
+                assert_eq!(numbers.theirs(ours), Some(theirs));
+            }
+            numbers.forget(confirmed[0]);
+            assert_eq!(
+                (numbers.ours(confirmed[0]), numbers.theirs(known[0])),
+                (None, None)
+            );
+        }
     }
 }

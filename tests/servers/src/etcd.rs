@@ -1,5 +1,7 @@
 //! etcd.
 
+mod grpc_proxy;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+pub use self::grpc_proxy::GrpcProxy;
 use crate::{Mode, Process, Proxy, command_runs, free_port};
 
 /// The program to test with, as a path; by default the one that is installed.
