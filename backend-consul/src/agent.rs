@@ -228,6 +228,16 @@ impl Agent {
             .map(drop)
     }
 
+    /// Whether the agent is there and knows of a leader. Needs no token.
+    pub(crate) async fn leader(&self) -> Result<(), Failure> {
+        let request = Request::get("leader", "status/leader").at_once();
+        let leader: String = self.http.send(request).await?.read()?;
+        if leader.is_empty() {
+            return Err(Failure::corrupt("leader", "there is none"));
+        }
+        Ok(())
+    }
+
     /// The names of all services.
     pub(crate) async fn services(&self) -> Result<Vec<String>, Failure> {
         let request = Request::get("services", "catalog/services");

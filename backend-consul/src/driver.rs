@@ -25,6 +25,7 @@ use crate::paths::{Names, service_name};
 use crate::read::Reader;
 use crate::resolve::is_critical;
 use crate::updates::{self, Following};
+use crate::waits::Waits;
 
 /// What the agent was told is in the catalog within a few milliseconds, or when its servers are
 /// back; so the catalog is asked at once, and then ever less often.
@@ -71,6 +72,7 @@ impl ConsulDriver {
             agent: agent.clone(),
             root: config.root.clone(),
             histories: Histories::new(lagging),
+            waits: Waits::default(),
         };
         Ok(Self {
             heart: Heart::new(agent, Arc::clone(&config)),

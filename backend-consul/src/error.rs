@@ -90,6 +90,15 @@ impl Failure {
         self.status == Some(status)
     }
 
+    /// Whether it may be the word of something between here and the agent, which has ended what
+    /// was silent.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        match self.status {
+            None => self.error.kind() == ErrorKind::Unavailable,
+            Some(status) => matches!(status, 408 | 502 | 503 | 504),
+        }
+    }
+
     /// Whether it says who may do what, and nothing of the record that was asked about.
     pub(crate) fn is_of_credentials(&self) -> bool {
         is_of_credentials(&self.error)

@@ -23,6 +23,7 @@ mod session;
 mod tls;
 mod updates;
 mod url;
+mod waits;
 mod wire;
 
 pub use builder::ConsulBuilder;

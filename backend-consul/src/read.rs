@@ -8,6 +8,7 @@ use crate::fence::Value;
 use crate::history::Histories;
 use crate::paths::{branch, service_name};
 use crate::resolve::{Resolved, resolve};
+use crate::waits::Waits;
 use crate::wire::Pair;
 
 /// What reading takes.
@@ -16,6 +17,7 @@ pub(crate) struct Reader {
     pub(crate) agent: Agent,
     pub(crate) root: String,
     pub(crate) histories: Histories,
+    pub(crate) waits: Waits,
 }
 
 /// A load as it stands in the store.

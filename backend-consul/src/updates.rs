@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use crate::agent::{Health, Reading};
 use crate::error::Failure;
 use crate::pace::{Pace, Share};
-use crate::paths::service_name;
 use crate::read::{Loads, Reader, Stored, View};
 use crate::resolve::{Present, Resolved, resolve};
 
@@ -133,12 +132,13 @@ impl Follower {
 
     /// Asks for what has changed, but not before `earliest`.
     fn query(&mut self, earliest: Instant) -> Query<Result<Health, Failure>> {
-        let (agent, name) = (self.reader.agent.clone(), service_name(&self.service));
-        let after = Some((self.revision.counter(), self.following.wait));
+        let (reader, service) = (Arc::clone(&self.reader), self.service.clone());
+        let (index, wait) = (self.revision.counter(), self.following.wait);
         let not_before = self.pace.take(Instant::now()).max(earliest);
         Box::pin(async move {
             due(Some(not_before)).await;
-            agent.health(&name, Reading::Settings, None, after).await
+            let Reader { agent, waits, .. } = &*reader;
+            waits.health(agent, &service, index, wait).await
         })
     }
 

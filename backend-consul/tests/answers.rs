@@ -6,13 +6,13 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{ErrorKind, Registry, ServiceName};
+use plimsoll_discovery_api::{ErrorKind, Instance, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
-use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, state};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, shown, state};
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
-use support::fake::{Answer, Fake, passed_on};
+use support::fake::{Answer, Fake, passed_on, relayed};
 use support::harness::builder;
 
 fn service() -> ServiceName {
@@ -194,7 +194,7 @@ async fn whatever_a_registration_is_answered_with_it_is_live_once_the_answers_ar
             });
             // A handle of its own has a session of its own.
             let registry = builder(fake.address()).build().unwrap();
-            let instance = plimsoll_discovery_api::Instance::builder(service(), "10.0.0.7", 8080);
+            let instance = Instance::builder(service(), "10.0.0.7", 8080);
             let registration = registry
                 .register(instance.with_id("a").build().unwrap())
                 .await
@@ -232,8 +232,7 @@ async fn an_agent_that_grants_no_more_connections_is_told_so_and_used_again_when
     let settings = format!("limits {{ http_max_conns_per_client = {GRANTED} }}\n");
     let server = block_in_place(|| Server::start_with(Data::Memory, &settings, None));
     let registry = builder(server.address()).build().unwrap();
-    let instance =
-        plimsoll_discovery_api::Instance::builder(service(), "10.0.0.7", 8080).with_id("a");
+    let instance = Instance::builder(service(), "10.0.0.7", 8080).with_id("a");
     let registration = live(&registry, instance.build().unwrap()).await;
     // Somebody else on this machine takes them all, and as soon as one is free, that too.
     let others = block_in_place(|| hoard(&server, GRANTED * 2));
@@ -275,4 +274,74 @@ fn hoard(server: &Server, most: usize) -> Vec<TcpStream> {
         }
     }
     panic!("{most} connections were granted");
+}
+
+/// As reverse proxies do with what is silent for as long as they were told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_cut_off_on_their_way_cost_no_list_and_the_agents_end_is_noticed() {
+    const CUT: &str = "1500ms";
+    if !available() {
+        return;
+    }
+    let server = block_in_place(|| Server::start(Data::Memory));
+    let agent = server.address();
+    let gateway = Fake::start(move |asked| {
+        let Some(wait) = asked.query("wait").filter(|wait| *wait > CUT) else {
+            return passed_on(agent, asked);
+        };
+        let cut = asked.target.replace(wait, CUT);
+        let answer = relayed(agent, asked, &cut, &asked.body);
+        let same = format!(
+            "X-Consul-Index: {}\r\n",
+            asked.query("index").unwrap_or_default()
+        );
+        if String::from_utf8_lossy(&answer.0).contains(&same) {
+            return Answer::new(504, "upstream request timeout");
+        }
+        answer
+    });
+    let registry = builder(agent).build().unwrap();
+    let _first = live(&registry, instance("a")).await;
+    let consumer = builder(gateway.address())
+        .with_load_poll(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let mut watch = consumer.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| {
+        s.freshness().is_live() && ids(s) == ["a"]
+    })
+    .await;
+    let lists = || {
+        let asked = gateway.asked().into_iter();
+        let health = asked.filter(|asked| asked.target.contains("/v1/health/service/"));
+        health
+            .filter(|asked| asked.query("index").is_none())
+            .count()
+    };
+    let stale = watch.wait_for(|s| !s.freshness().is_live());
+    let stale = timeout(Duration::from_secs(9), stale).await;
+    assert!(stale.is_err(), "stale in between: {:?}", gateway.asked());
+    assert_eq!(lists(), 1);
+    let asked = gateway.asked();
+    let waits: Vec<_> = asked
+        .iter()
+        .filter_map(|asked| asked.query("wait"))
+        .collect();
+    assert!(waits.last().is_some_and(|wait| *wait < CUT), "{waits:?}");
+    let _second = live(&registry, instance("b")).await;
+    shown(&mut watch, "both", |s| {
+        s.freshness().is_live() && ids(s) == ["a", "b"]
+    })
+    .await;
+    assert_eq!(lists(), 1);
+    gateway.set(|_| Answer::new(502, "bad gateway"));
+    shown(&mut watch, "a stale list", |s| {
+        !s.freshness().is_live() && ids(s) == ["a", "b"]
+    })
+    .await;
+}
+
+fn instance(id: &str) -> Instance {
+    let builder = Instance::builder(service(), "10.0.0.7", 8080).with_id(id);
+    builder.build().expect("an instance")
 }
