@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use plimsoll_discovery_api::Result;
 
 use crate::config::{Config, Consistency};
+use crate::each::{Each, Keys};
 use crate::error::Failure;
 use crate::http::{Http, Reply, Request, json};
 use crate::paths::{check_id, key_path, path};
@@ -42,7 +43,7 @@ pub(crate) enum Reading {
 #[derive(Debug)]
 pub(crate) struct Health {
     pub(crate) index: u64,
-    pub(crate) entries: Vec<HealthEntry>,
+    pub(crate) entries: Each<HealthEntry>,
     /// How long it took to make sense of the answer.
     pub(crate) cost: Duration,
 }
@@ -132,7 +133,7 @@ impl Agent {
         let began = Instant::now();
         Ok(Health {
             index: reply.index()?,
-            entries: reply.read()?,
+            entries: reply.each()?,
             cost: began.elapsed(),
         })
     }
@@ -241,9 +242,8 @@ impl Agent {
     /// The names of all services.
     pub(crate) async fn services(&self) -> Result<Vec<String>, Failure> {
         let request = Request::get("services", "catalog/services");
-        let services: std::collections::BTreeMap<String, serde::de::IgnoredAny> =
-            self.read(Reading::Settings, request).await?.read()?;
-        Ok(services.into_keys().collect())
+        let Keys(names) = self.read(Reading::Settings, request).await?.read()?;
+        Ok(names)
     }
 
     /// Has `request` answered by whom `reading` names.
@@ -273,11 +273,11 @@ impl Agent {
     }
 }
 
-/// Where there is nothing, there is no key.
+/// Where there is nothing, there is no key; and one that cannot be understood is nobody's.
 fn present(answer: Result<Reply, Failure>) -> Result<Vec<Pair>, Failure> {
     match answer {
         Err(failure) if failure.is(404) => Ok(Vec::new()),
         Err(failure) => Err(failure),
-        Ok(reply) => reply.read(),
+        Ok(reply) => Ok(reply.each()?.good),
     }
 }

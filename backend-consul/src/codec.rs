@@ -210,6 +210,7 @@ fn foreign(service: &ServiceName, found: &HealthEntry) -> Result<Found> {
     } = found;
     let id = InstanceId::new(format!("{}/{}", node.node, said.id)).map_err(bad)?;
     let weight = said.weights.map_or(1, |weights| weights.passing);
+    let weight = u32::try_from(weight.max(0)).unwrap_or(u32::MAX);
     let mut builder = base(service, found)?
         .with_id(id)
         .with_weight(weight.saturating_mul(UNIT).min(Weight::MAX.get()));

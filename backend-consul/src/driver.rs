@@ -132,7 +132,7 @@ impl ConsulDriver {
         let read = self
             .agent()
             .health(&name, Reading::Own, Some(&filter), None);
-        let entries = read.await?.entries;
+        let entries = read.await?.entries.good;
         Ok(match entries.iter().all(is_critical) {
             false => Sight::Usable,
             true if entries.is_empty() => Sight::Nothing,

@@ -10,6 +10,7 @@ use reqwest::{Client, Method, Url};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::each::{Each, each};
 use crate::error::Failure;
 use crate::reach::Reach;
 
@@ -224,6 +225,11 @@ impl Http {
 impl Reply {
     pub(crate) fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_slice(&self.body).map_err(|e| Failure::corrupt(self.operation, e))
+    }
+
+    /// A list, of which others may have written any element.
+    pub(crate) fn each<T: serde::de::DeserializeOwned>(&self) -> Result<Each<T>, Failure> {
+        each(&self.body).map_err(|e| Failure::corrupt(self.operation, e))
     }
 
     /// The index, which is there in every answer that can be waited for.

@@ -7,8 +7,12 @@ mod codec;
 mod config;
 mod doubt;
 mod driver;
+mod each;
 mod error;
 mod fence;
+#[cfg(any(test, feature = "_fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod heart;
 mod history;
 mod http;

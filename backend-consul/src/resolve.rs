@@ -6,6 +6,7 @@ use plimsoll_backend_kit::{Entry, Skipped};
 use plimsoll_discovery_api::{Incarnation, InstanceId, ServiceName};
 
 use crate::codec;
+use crate::each::Each;
 use crate::paths::service_name;
 use crate::wire::HealthEntry;
 
@@ -34,10 +35,18 @@ pub(crate) struct Resolved {
 /// whoever registers has made sure that no other life is owned by anybody.
 ///
 /// The catalog compares names without regard to case, so entries of others are taken out here.
-pub(crate) fn resolve(service: &ServiceName, entries: &[HealthEntry]) -> Resolved {
+pub(crate) fn resolve(service: &ServiceName, entries: &Each<HealthEntry>) -> Resolved {
     let name = service_name(service);
     let mut resolved = Resolved::default();
-    for found in entries.iter().filter(|found| found.service.service == name) {
+    for unread in &entries.bad {
+        let (of, key) = unread.outline();
+        if of.is_none_or(|of| of == name) {
+            let skipped = Skipped::new(key.clone(), unread.cause());
+            resolved.skipped.insert(key, skipped);
+        }
+    }
+    let entries = entries.good.iter();
+    for found in entries.filter(|found| found.service.service == name) {
         match codec::read(service, found) {
             Ok(read) if is_critical(found) => {
                 let id = read.entry.instance.id().clone();
@@ -52,7 +61,9 @@ pub(crate) fn resolve(service: &ServiceName, entries: &[HealthEntry]) -> Resolve
                 };
                 let id = present.entry.instance.id().clone();
                 match resolved.present.get(&id) {
-                    Some(other) if other.created > present.created => {}
+                    // The id may be that of another program's service, by its own choice.
+                    Some(other)
+                        if (other.ours, other.created) > (present.ours, present.created) => {}
                     _ => drop(resolved.present.insert(id, present)),
                 }
             }

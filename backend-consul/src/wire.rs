@@ -32,11 +32,19 @@ pub(crate) struct TtlCheck {
     pub(crate) deregister_critical_service_after: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Weights {
     pub(crate) passing: u32,
     pub(crate) warning: u32,
+}
+
+/// The same as they stand in the catalog, whatever was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SaidWeights {
+    #[serde(default)]
+    pub(crate) passing: i64,
 }
 
 /// `GET /v1/agent/service/:id`.
@@ -73,14 +81,15 @@ pub(crate) struct Service {
     pub(crate) service: String,
     #[serde(default)]
     pub(crate) address: String,
+    /// Whatever another program has said.
     #[serde(default)]
-    pub(crate) port: u32,
+    pub(crate) port: i64,
     #[serde(default, deserialize_with = "nullable")]
     pub(crate) tags: Vec<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub(crate) meta: BTreeMap<String, String>,
     #[serde(default)]
-    pub(crate) weights: Option<Weights>,
+    pub(crate) weights: Option<SaidWeights>,
     #[serde(default)]
     pub(crate) create_index: u64,
     #[serde(default)]

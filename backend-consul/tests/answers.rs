@@ -39,7 +39,7 @@ fn table() -> Vec<(Answer, ErrorKind)> {
         (Answer::at(7, ""), K::Corrupt),
         (Answer::at(7, "[{"), K::Corrupt),
         (Answer::at(7, r#"{"an":"object"}"#), K::Corrupt),
-        (Answer::at(7, r#"[{"Node":{}}]"#), K::Corrupt),
+        (Answer::at(7, "[7]]"), K::Corrupt),
         (
             Answer::with(200, "X-Consul-Index: many\r\n", "[]"),
             K::Corrupt,

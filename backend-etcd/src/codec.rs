@@ -12,11 +12,20 @@ use serde_json::value::RawValue;
 use crate::keys::id_of;
 
 /// `Update` of etcd's package `client/v3/naming/endpoints/internal`, by the names of its JSON.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Written<'a> {
+    op: u8,
+    addr: Cow<'a, str>,
+    metadata: Option<&'a RawValue>,
+}
+
+/// The same as anybody may have written it: nothing but the address need be of any one shape.
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Wire<'a> {
-    #[serde(default)]
-    op: u8,
+    #[serde(borrow, default)]
+    op: Option<&'a RawValue>,
     #[serde(borrow)]
     addr: Cow<'a, str>,
     /// Not looked into here: a list may have ten thousand of them.
@@ -37,12 +46,19 @@ impl Wire<'_> {
     /// Our record, or nothing.
     fn record(&self) -> Option<(&str, Mark<'_>)> {
         let text = self.metadata?.get();
+        // A list could be taken for an object without names.
+        let text = Some(text).filter(|text| text.starts_with('{'))?;
         Some((text, serde_json::from_str(text).ok()?))
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.op.is_some_and(|op| op.get() == "1")
     }
 }
 
 const ADD: u8 = 0;
-/// The endpoint is about to be deleted by its owner. What a crash deletes was never marked so.
+/// The endpoint is about to be deleted by its owner, by the number that is read above. What a crash
+/// deletes was never marked so.
 const DELETE: u8 = 1;
 
 /// What a value says.
@@ -68,7 +84,7 @@ pub(crate) struct Owner {
 
 pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
     let metadata = plimsoll_backend_kit::encode(record)?;
-    to_bytes(&Wire {
+    to_bytes(&Written {
         op: ADD,
         addr: record.instance.authority().into(),
         metadata: Some(serde_json::from_slice(&metadata).map_err(unwritten)?),
@@ -77,12 +93,15 @@ pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
 
 /// The same value, marked as departed.
 pub(crate) fn departed(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut wire: Wire<'_> = serde_json::from_slice(bytes).map_err(unreadable)?;
-    wire.op = DELETE;
-    to_bytes(&wire)
+    let Wire { addr, metadata, .. } = serde_json::from_slice(bytes).map_err(unreadable)?;
+    to_bytes(&Written {
+        op: DELETE,
+        addr,
+        metadata,
+    })
 }
 
-fn to_bytes(wire: &Wire<'_>) -> Result<Vec<u8>> {
+fn to_bytes(wire: &Written<'_>) -> Result<Vec<u8>> {
     serde_json::to_vec(wire).map_err(unwritten)
 }
 
@@ -107,7 +126,7 @@ pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
     Owner {
         incarnation: written.unwrap_or_else(|| foreign(create_revision)),
         // Others may fill the field with what they like.
-        departed: written.is_some() && wire.is_some_and(|wire| wire.op == DELETE),
+        departed: written.is_some() && wire.is_some_and(|wire| wire.is_deleted()),
         is_record: written.is_some(),
     }
 }
@@ -141,7 +160,7 @@ pub(crate) fn read(
         let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
         return Err(skipped(cause.with_context("id", instance.id().as_str())));
     }
-    if wire.op == DELETE {
+    if wire.is_deleted() {
         return Ok(Reading::Departed);
     }
     let mut entry = Entry::new(instance, incarnation);

@@ -8,6 +8,9 @@ mod config;
 mod connect;
 mod driver;
 mod error;
+#[cfg(any(test, feature = "_fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod history;
 mod holdings;
 mod keys;

@@ -81,6 +81,8 @@ enum Pinned {
 struct Page {
     answer: GetResponse,
     limit: i64,
+    /// Whether it is of one key alone, whose value is too large to be received.
+    is_bare: bool,
 }
 
 type Rows = Vec<KeyValue>;
@@ -102,7 +104,9 @@ async fn following(
             take(rows);
             return Ok(());
         };
-        let asked = page_of(link, &next, prefix, at, page.limit);
+        // One alone was too large; those after it may be of any size.
+        let limit = if page.is_bare { PAGE } else { page.limit };
+        let asked = page_of(link, &next, prefix, at, limit);
         // In this order: what is asked first is on its way before this task is busy.
         let (answer, ()) = tokio::join!(biased; asked, async { take(rows) });
         page = answer?;
@@ -119,7 +123,8 @@ async fn page(link: &Link, from: &[u8], prefix: &str, at: Pinned) -> Result<Page
     page_of(link, from, prefix, at, PAGE).await
 }
 
-/// Asks for fewer keys as long as the answer is larger than may be received.
+/// Asks for fewer keys as long as the answer is larger than may be received. Of one whose value is
+/// too large by itself it asks for no more than the key, which makes an entry without a meaning.
 async fn page_of(
     link: &Link,
     from: &[u8],
@@ -127,6 +132,7 @@ async fn page_of(
     at: Pinned,
     mut limit: i64,
 ) -> Result<Page> {
+    let mut is_bare = false;
     loop {
         let mut options = GetOptions::new()
             .with_range(end_of(prefix))
@@ -134,9 +140,22 @@ async fn page_of(
         if let Pinned::At(revision) = at {
             options = options.with_revision(revision);
         }
+        if is_bare {
+            options = options.with_keys_only();
+        }
         match get(link, from, options).await {
-            Ok(answer) => return Ok(Page { answer, limit }),
+            Ok(answer) => {
+                return Ok(Page {
+                    answer,
+                    limit,
+                    is_bare,
+                });
+            }
             Err(error) if is_oversized(&error) && limit > 1 => limit = (limit / 4).max(1),
+            Err(error) if is_oversized(&error) && !is_bare => {
+                tracing::debug!(prefix, cause = %error, "a value is too large to be received");
+                is_bare = true;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -1,5 +1,6 @@
 //! What is known of a service: enough to tell a change from a repetition, and whose load is whose.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use etcd_client::KeyValue;
@@ -12,7 +13,7 @@ use crate::keys::{Spelling, id_of};
 /// A key and its value, below the branch of a service.
 #[derive(Debug)]
 pub(crate) struct Row<'a> {
-    key: &'a str,
+    key: Cow<'a, str>,
     value: &'a [u8],
     created: i64,
     modified: i64,
@@ -22,14 +23,34 @@ pub(crate) struct Row<'a> {
 impl<'a> Row<'a> {
     /// Nothing, if it is not below `branch`.
     pub(crate) fn of(kv: &'a KeyValue, branch: &str) -> Option<Self> {
-        let key = kv.key_str().ok()?.strip_prefix(branch)?;
-        (!key.is_empty()).then_some(Self {
-            key,
-            value: kv.value(),
-            created: kv.create_revision(),
-            modified: kv.mod_revision(),
-            lease: kv.lease(),
+        let (created, modified) = (kv.create_revision(), kv.mod_revision());
+        let branch = branch.as_bytes();
+        Self::new(kv.key(), branch, kv.value(), created, modified, kv.lease())
+    }
+
+    pub(crate) fn new(
+        key: &'a [u8],
+        branch: &[u8],
+        value: &'a [u8],
+        created: i64,
+        modified: i64,
+        lease: i64,
+    ) -> Option<Self> {
+        let key = key.strip_prefix(branch)?;
+        (!key.is_empty()).then(|| Self {
+            // Whoever wrote a key that is no text gets one that no id can have.
+            key: std::str::from_utf8(key)
+                .map_or_else(|_| format!(" {}", key.escape_ascii()).into(), Cow::Borrowed),
+            value,
+            created,
+            modified,
+            lease,
         })
+    }
+
+    #[cfg(any(test, feature = "_fuzz"))]
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -72,7 +93,7 @@ impl Kept {
 
     fn row<'a>(&'a self, key: &'a str) -> Row<'a> {
         Row {
-            key,
+            key: key.into(),
             value: &self.value,
             created: self.created,
             modified: self.modified,
@@ -137,7 +158,7 @@ impl View {
     /// Takes in an identity of the listing.
     pub(crate) fn list(&mut self, row: &Row<'_>) {
         match self.put(row) {
-            Some(Change::Put(entry)) => self.entries.push((row.key.to_owned(), entry)),
+            Some(Change::Put(entry)) => self.entries.push((row.key.clone().into_owned(), entry)),
             Some(Change::Skipped(skipped)) => self.skipped.push(skipped),
             _ => {}
         }
@@ -155,15 +176,15 @@ impl View {
         self.advance(row.modified);
         if self
             .seen
-            .get(row.key)
+            .get(&*row.key)
             .is_some_and(|seen| seen.modified >= row.modified)
         {
             return None;
         }
-        match Spelling::of(row.key) {
+        match Spelling::of(&row.key) {
             Spelling::Only => {}
             Spelling::Raw(escaped) => {
-                self.raw.insert(row.key.to_owned(), Kept::of(row));
+                self.raw.insert(row.key.clone().into_owned(), Kept::of(row));
                 if self.seen.contains_key(&escaped) {
                     return None;
                 }
@@ -183,11 +204,11 @@ impl View {
 
     fn show(&mut self, row: &Row<'_>) -> Option<Change> {
         let (incarnation, change) =
-            match codec::read(&self.service, row.key, row.value, row.created) {
+            match codec::read(&self.service, &row.key, row.value, row.created) {
                 // Announced here: the removal of the key that follows is news no more.
-                Ok(Reading::Departed) => return self.removed(row.key, Departure::Graceful),
+                Ok(Reading::Departed) => return self.removed(&row.key, Departure::Graceful),
                 Ok(Reading::Present(mut entry)) => {
-                    entry.load = self.load_of(row.key, row.lease, row.created);
+                    entry.load = self.load_of(&row.key, row.lease, row.created);
                     (entry.incarnation, Change::Put(entry))
                 }
                 Err(skipped) => (Incarnation::from_bits(0), Change::Skipped(skipped)),
@@ -199,15 +220,15 @@ impl View {
             incarnation,
             sound: matches!(change, Change::Put(_)),
         };
-        self.seen.insert(row.key.to_owned(), seen);
+        self.seen.insert(row.key.clone().into_owned(), seen);
         Some(change)
     }
 
     /// An identity went.
     pub(crate) fn deleted(&mut self, row: &Row<'_>) -> Option<Change> {
         self.advance(row.modified);
-        self.raw.remove(row.key);
-        self.removed(row.key, Departure::Unannounced)
+        self.raw.remove(&*row.key);
+        self.removed(&row.key, Departure::Unannounced)
     }
 
     fn removed(&mut self, key: &str, departure: Departure) -> Option<Change> {
@@ -234,12 +255,12 @@ impl View {
     /// A load was published.
     pub(crate) fn published(&mut self, row: &Row<'_>) -> Option<Change> {
         let load = self.note_load(row)?;
-        let seen = self.seen.get(row.key)?;
+        let seen = self.seen.get(&*row.key)?;
         if !seen.sound || !load.is_of(seen.lease, seen.created) {
             return None;
         }
         Some(Change::Load {
-            id: id_of(row.key).parse().ok()?,
+            id: id_of(&row.key).parse().ok()?,
             incarnation: seen.incarnation,
             load: load.value,
         })
@@ -253,13 +274,13 @@ impl View {
             lease: row.lease,
             value: codec::read_load(row.value)?,
         };
-        self.loads.insert(row.key.to_owned(), load);
+        self.loads.insert(row.key.clone().into_owned(), load);
         Some(load)
     }
 
     pub(crate) fn unpublished(&mut self, row: &Row<'_>) {
         self.advance(row.modified);
-        self.loads.remove(row.key);
+        self.loads.remove(&*row.key);
     }
 
     fn advance(&mut self, revision: i64) {
@@ -293,7 +314,7 @@ mod tests {
 
     fn row(key: &'static str, modified: i64) -> Row<'static> {
         Row {
-            key,
+            key: key.into(),
             value: if key == RAW {
                 br#"{"Addr":"raw:1"}"#
             } else {

@@ -9,7 +9,9 @@ use plimsoll_discovery_api::{
     Incarnation, LoadUpdater, Registration, RegistrationState, Registry, Snapshot, Status,
 };
 use plimsoll_test_servers::Mode;
-use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, shown, state};
+use plimsoll_test_servers::probe::{
+    eventually, ids, life, listed, load_of, new_life, shown, state,
+};
 use tokio::time::sleep;
 
 use support::harness::{TTL, builder};
@@ -273,6 +275,24 @@ fault! {
         shown(&mut watch, "the sound ones", sound).await;
         stage.operator.delete(&raw).await;
         shown(&mut watch, "one less", |s| ids(s) == ["a", "b", "go"]).await;
+    }
+}
+
+fault! {
+    /// A server may take more in one request than somebody here receives.
+    async fn a_value_too_large_to_be_received_hides_nobody(stage: Stage, "--max-request-bytes=8388608") {
+        let _good = [stage.live("a").await, stage.live("z").await];
+        let registry = builder(stage.server.address()).with_max_message_bytes(4 << 20);
+        let registry = registry.build().unwrap();
+        let mut watch = registry.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "both", |s| ids(s) == ["a", "z"]).await;
+        let huge = vec![b'x'; 5 << 20];
+        stage.operator.put(&identity(&stage.service, "m"), &huge).await;
+        let counted = |s: &Snapshot| ids(s) == ["a", "z"] && s.skipped() == 1;
+        shown(&mut watch, "both, and one skipped", |s| counted(s) && s.freshness().is_live()).await;
+        listed(&registry, &stage.service, "both, and one skipped", counted).await;
+        let _later = stage.live("n").await;
+        shown(&mut watch, "who came later", |s| ids(s) == ["a", "n", "z"]).await;
     }
 }
 

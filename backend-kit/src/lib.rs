@@ -10,6 +10,9 @@ mod driver;
 mod due;
 mod escape;
 mod followed;
+#[cfg(any(test, feature = "_fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod lifeline;
 mod log;
 mod reconciler;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use plimsoll_backend_kit::Timings;
 use plimsoll_backend_memory::MemoryRegistry;
-use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::conformance::{Faults, Harness, Oddity, Timing, odd_values};
 use plimsoll_discovery_api::{Incarnation, InstanceId, Registry, Result, ServiceName};
 use tokio::time::{Instant, sleep};
 
@@ -165,6 +165,15 @@ impl Faults for MemoryHarness {
     async fn poison(&self, service: &ServiceName) {
         let bytes = *b"{\"not\": an instance";
         self.store.faults().poison(service, "broken", bytes);
+    }
+
+    /// Entries are bytes here, and nothing else is a stranger's to write: loads are numbers, and names
+    /// are names.
+    async fn oddity(&self, service: &ServiceName, number: usize) -> Option<Oddity> {
+        let (what, bytes) = odd_values().into_iter().nth(number)?;
+        let key = format!("odd-{number}");
+        self.store.faults().poison(service, &key, bytes);
+        Some(Oddity::entry(what))
     }
 
     async fn write_load(

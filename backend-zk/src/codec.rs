@@ -7,32 +7,67 @@ use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status,
 };
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::paths::{id_of, twin_of};
 
 /// `ServiceInstance` of Curator's x-discovery, by the names of its JSON.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
-    #[serde(borrow)]
-    name: Option<Cow<'a, str>>,
-    id: Option<Cow<'a, str>>,
-    address: Option<Cow<'a, str>>,
+struct Written<'a> {
+    name: &'a str,
+    id: &'a str,
+    address: String,
     port: Option<u16>,
     ssl_port: Option<u16>,
-    #[serde(default)]
-    payload: Value,
-    #[serde(default, rename = "registrationTimeUTC")]
+    payload: &'a RawValue,
+    #[serde(rename = "registrationTimeUTC")]
     registered_ms: Option<u64>,
-    #[serde(default)]
-    service_type: Option<Cow<'a, str>>,
-    #[serde(default)]
-    uri_spec: Value,
+    service_type: &'static str,
+    uri_spec: (),
     /// Added by Curator 2.9; who does not know of it is enabled.
+    enabled: bool,
+}
+
+/// The same as anybody may have written it: nothing but the address and the ports need be of any
+/// one shape.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    #[serde(borrow, default)]
+    address: Option<Cow<'a, str>>,
     #[serde(default)]
-    enabled: Option<bool>,
+    port: Option<i64>,
+    #[serde(default)]
+    ssl_port: Option<i64>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "registrationTimeUTC")]
+    registered_ms: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    enabled: Option<&'a RawValue>,
+}
+
+/// What tells a record of ours from the payloads of other programs.
+#[derive(Deserialize)]
+struct Mark<'a> {
+    #[serde(rename = "schema")]
+    _schema: IgnoredAny,
+    #[serde(borrow)]
+    incarnation: Cow<'a, str>,
+}
+
+impl Wire<'_> {
+    /// Our record, or nothing.
+    fn record(&self) -> Option<(&str, Mark<'_>)> {
+        let text = self.payload?.get();
+        // A list could be taken for an object without names.
+        let text = Some(text).filter(|text| text.starts_with('{'))?;
+        Some((text, serde_json::from_str(text).ok()?))
+    }
 }
 
 pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
@@ -44,23 +79,23 @@ pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
         )
         .with_source(e)
     };
-    let payload = serde_json::from_slice(&plimsoll_backend_kit::encode(record)?);
+    let payload = plimsoll_backend_kit::encode(record)?;
     let since_epoch = record
         .registered_at
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let secure = instance.is_secure();
-    let wire = Wire {
-        name: Some(instance.service().as_str().into()),
-        id: Some(instance.id().as_str().into()),
-        address: Some(instance.host().to_string().into()),
+    let wire = Written {
+        name: instance.service().as_str(),
+        id: instance.id().as_str(),
+        address: instance.host().to_string(),
         port: (!secure).then_some(instance.port()),
         ssl_port: secure.then_some(instance.port()),
-        payload: payload.map_err(unwritten)?,
+        payload: serde_json::from_slice(&payload).map_err(unwritten)?,
         registered_ms: u64::try_from(since_epoch.as_millis()).ok(),
-        service_type: Some("DYNAMIC".into()),
-        uri_spec: Value::Null,
-        enabled: Some(instance.status() == Status::Up),
+        service_type: "DYNAMIC",
+        uri_spec: (),
+        enabled: instance.status() == Status::Up,
     };
     serde_json::to_vec(&wire).map_err(unwritten)
 }
@@ -69,13 +104,7 @@ pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
 pub(crate) fn incarnation(bytes: &[u8], czxid: i64) -> Incarnation {
     let written = serde_json::from_slice::<Wire<'_>>(bytes)
         .ok()
-        .and_then(|wire| {
-            wire.payload
-                .get("incarnation")?
-                .as_str()?
-                .parse::<Incarnation>()
-                .ok()
-        });
+        .and_then(|wire| wire.record()?.1.incarnation.parse().ok());
     written.unwrap_or_else(|| foreign(czxid))
 }
 
@@ -100,18 +129,15 @@ pub(crate) fn read(
                 .with_source(e),
         )
     })?;
-    let is_ours = ["schema", "incarnation"]
-        .iter()
-        .all(|f| wire.payload.get(f).is_some());
-    if !is_ours {
+    let Some((record, _)) = wire.record() else {
         return read_foreign(service, &id, &wire, czxid).map_err(skipped);
-    }
+    };
     let Decoded {
         instance,
         incarnation,
         registered_at,
         ..
-    } = decode(service, wire.payload.to_string().as_bytes()).map_err(skipped)?;
+    } = decode(service, record.as_bytes()).map_err(skipped)?;
     // What this library writes is escaped.
     if instance.id().as_str() != id || twin_of(key).is_some() {
         let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
@@ -130,17 +156,23 @@ fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) ->
         .address
         .as_deref()
         .ok_or_else(|| corrupt("no address"))?;
-    let plain = wire.port.filter(|port| *port != 0);
-    let secure = wire.ssl_port.filter(|port| *port != 0);
+    let usable = |port: Option<i64>| u16::try_from(port?).ok().filter(|port| *port != 0);
+    let (plain, secure) = (usable(wire.port), usable(wire.ssl_port));
     let port = plain.or(secure).ok_or_else(|| corrupt("no port"))?;
     let mut builder = Instance::builder(service, address, port)
         .with_id(id)
         .with_secure(plain.is_none());
-    if wire.enabled == Some(false) {
+    if wire.enabled.is_some_and(|enabled| enabled.get() == "false") {
         builder = builder.with_status(Status::OutOfService);
     }
     let mut metadata = Metadata::new();
-    let said = wire.payload.get("metadata").and_then(Value::as_object);
+    let payload = wire.payload.and_then(|payload| {
+        // Of a payload that cannot be taken in there is none.
+        serde_json::from_str::<Value>(payload.get()).ok()
+    });
+    let said = payload
+        .as_ref()
+        .and_then(|payload| payload.get("metadata")?.as_object());
     for (key, value) in said.into_iter().flatten() {
         if let Some(text) = value.as_str()
             && let Err(cause) = metadata.insert(key, text)
@@ -155,6 +187,7 @@ fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) ->
     let mut entry = Entry::new(instance, foreign(czxid));
     entry.registered_at = wire
         .registered_ms
+        .and_then(|ms| ms.get().parse().ok())
         .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
     Ok(entry)
 }

@@ -10,6 +10,9 @@ mod depart;
 mod driver;
 mod error;
 mod fetch;
+#[cfg(any(test, feature = "_fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod login;
 mod parents;
 mod paths;

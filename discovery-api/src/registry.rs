@@ -79,6 +79,8 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// - Names are kept byte by byte, and services whose names are prefixes of each other never
     ///   mix.
     /// - An entry that cannot be understood is skipped and counted, and harms no other.
+    /// - Whatever a neighbour writes, of whatever shape, encoding or size, costs at most his own
+    ///   entry.
     /// - A change of load wakes no watcher and changes no identity.
     /// - In an outage the last good set stays, marked stale, and is live again afterwards.
     /// - A watch started in an outage waits, and yields once the registry is back.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use plimsoll_backend_consul::{ConsulBuilder, ConsulRegistry};
 use plimsoll_backend_kit::escape;
-use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::conformance::{Faults, Harness, Oddity, Timing};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
@@ -16,7 +16,7 @@ use plimsoll_test_servers::consul::{Data, Server};
 use plimsoll_test_servers::harness::{self, Gates};
 use plimsoll_test_servers::probe::eventually;
 
-use super::operator::{base64, key, owned, put, service_id, session_name};
+use super::operator::{base64, key, key_path, owned, put, service_id, session_name};
 
 pub const ROOT: &str = "plimsoll-test";
 pub const TTL: Duration = Duration::from_secs(6);
@@ -149,6 +149,12 @@ impl Faults for ConsulHarness {
         self.with(|server| put(server, "/v1/agent/service/register", &body));
     }
 
+    async fn oddity(&self, service: &ServiceName, number: usize) -> Option<Oddity> {
+        let (oddity, path, body) = oddities(service).into_iter().nth(number)?;
+        self.with(|server| put(server, &path, &body));
+        Some(oddity)
+    }
+
     async fn write_load(
         &self,
         service: &ServiceName,
@@ -174,4 +180,110 @@ impl Faults for ConsulHarness {
             if status == 200 { Ok(()) } else { Err(refused(&answer)) }
         })
     }
+}
+
+/// What a stranger may write, where, and how.
+fn oddities(service: &ServiceName) -> Vec<(Oddity, String, String)> {
+    let name = escape(service.as_str());
+    let mut oddities = Vec::new();
+    let long = "x".repeat(4_096);
+    let tags = vec![format!("\"{}\"", "t".repeat(1_000)); 300].join(",");
+    let fields = [
+        (
+            "a port below all",
+            r#""Address":"10.9.9.1","Port":-1"#.to_owned(),
+        ),
+        (
+            "a port beyond all",
+            r#""Address":"10.9.9.2","Port":5000000000"#.to_owned(),
+        ),
+        (
+            "the largest port",
+            r#""Address":"10.9.9.3","Port":9223372036854775807"#.to_owned(),
+        ),
+        ("no port", r#""Address":"10.9.9.4","Port":0"#.to_owned()),
+        (
+            "an address that is none",
+            r#""Address":"not a host","Port":1"#.to_owned(),
+        ),
+        (
+            "an address with control characters",
+            r#""Address":"h\u0001\n","Port":1"#.to_owned(),
+        ),
+        (
+            "half a character",
+            r#""Address":"10.9.9.5","Port":1,"Tags":["\ud800"]"#.to_owned(),
+        ),
+        (
+            "many long tags",
+            format!(r#""Address":"10.9.9.6","Port":1,"Tags":[{tags}]"#),
+        ),
+        (
+            "a mark of ours",
+            r#""Address":"10.9.9.7","Port":1,"Meta":{"plimsoll-schema":"none"}"#.to_owned(),
+        ),
+        (
+            "meta of ours that is nonsense",
+            r#""Address":"10.9.9.8","Port":1,
+            "Meta":{"plimsoll-schema":"1","plimsoll-id":"odd","plimsoll-incarnation":"-1"}"#
+                .to_owned(),
+        ),
+    ];
+    for (number, (what, fields)) in fields.into_iter().enumerate() {
+        let body = format!(r#"{{"ID":"odd-{number}","Name":"{name}",{fields}}}"#);
+        let path = "/v1/agent/service/register".to_owned();
+        oddities.push((Oddity::entry(what), path, body));
+    }
+    let ids = [
+        ("an id that is too long", long.as_str()),
+        ("an id with control characters", "odd\\u0001\\n"),
+        ("an id that is half a character", "odd\\ud800"),
+        ("an id of nothing but spaces", "  "),
+    ];
+    // Past every agent, which would look at more of it.
+    let path = "/v1/catalog/register";
+    for (what, id) in ids {
+        let body = format!(
+            r#"{{"Node":"elsewhere","Address":"10.9.9.10","SkipNodeUpdate":false,
+                "Service":{{"ID":"{id}","Service":"{name}","Address":"10.9.9.10","Port":1,
+                    "Weights":{{"Passing":-5000000000,"Warning":5000000000}}}}}}"#
+        );
+        oddities.push((Oddity::entry(what), path.to_owned(), body));
+    }
+    let body = format!(
+        r#"{{"Node":"no\u0001name","Address":" ","Service":{{"ID":"odd","Service":"{name}","Port":-7}},
+            "Check":{{"Name":"odd","CheckID":"odd","ServiceID":"odd","Status":"no word"}}}}"#
+    );
+    oddities.push((
+        Oddity::entry("a node with an address that is none"),
+        path.to_owned(),
+        body,
+    ));
+    let branch = key(service, "");
+    for (what, key, value) in [
+        ("a load that is no load", "odd", "\u{fffd}\u{1}"),
+        ("a load under a key that is escaped wrongly", "%zz", "7"),
+        ("a load under a key of several parts", "a/b/c", "7"),
+        ("a large load", "large", &"7".repeat(400_000)),
+    ] {
+        let path = key_path(&format!("{branch}{key}"));
+        oddities.push((
+            Oddity::other(what),
+            format!("{path}?flags=18446744073709551615"),
+            value.to_owned(),
+        ));
+    }
+    for (what, name) in [
+        ("a service whose name is escaped wrongly", "%zz"),
+        ("a service whose name is half a character", "odd\\ud800"),
+        ("a service whose name differs by case", &name.to_uppercase()),
+    ] {
+        let body = format!(r#"{{"ID":"{name}-named","Name":"{name}","Port":-1}}"#);
+        oddities.push((
+            Oddity::other(what),
+            "/v1/agent/service/register".to_owned(),
+            body,
+        ));
+    }
+    oddities
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plimsoll_backend_etcd::{EtcdBuilder, EtcdRegistry};
-use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::conformance::{Faults, Harness, Oddity, Timing, odd_values};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
@@ -163,6 +163,12 @@ impl Faults for EtcdHarness {
             .await;
     }
 
+    async fn oddity(&self, service: &ServiceName, number: usize) -> Option<Oddity> {
+        let (oddity, key, value) = oddities(service).into_iter().nth(number)?;
+        self.operator().await.put_bytes(&key, &value).await;
+        Some(oddity)
+    }
+
     async fn write_load(
         &self,
         service: &ServiceName,
@@ -184,6 +190,81 @@ impl Faults for EtcdHarness {
             Err(refused())
         }
     }
+}
+
+/// What a stranger may write, under which key, and how.
+fn oddities(service: &ServiceName) -> Vec<(Oddity, Vec<u8>, Vec<u8>)> {
+    let mut values = odd_values();
+    for (what, text) in [
+        ("no address", r#"{"Op":0}"#),
+        (
+            "an address that is none",
+            r#"{"Op":0,"Addr":7,"Metadata":{}}"#,
+        ),
+        ("a port beyond all", r#"{"Op":0,"Addr":"h:5000000000"}"#),
+        ("a port below all", r#"{"Op":0,"Addr":"h:-1"}"#),
+        ("another operation", r#"{"Op":-1,"Addr":"10.9.9.9:1"}"#),
+        (
+            "no number for an operation",
+            r#"{"Op":"add","Addr":"10.9.9.9:2"}"#,
+        ),
+        (
+            "metadata that is a list",
+            r#"{"Addr":"10.9.9.9:3","Metadata":[1,"x"]}"#,
+        ),
+        (
+            "a mark of ours on nonsense",
+            r#"{"Addr":"10.9.9.9:4","Metadata":{"schema":1,"incarnation":"x"}}"#,
+        ),
+    ] {
+        values.push((what, text.as_bytes().to_owned()));
+    }
+    let (open, close) = ("[".repeat(9_000), "]".repeat(9_000));
+    let deep = format!(r#"{{"Addr":"10.9.9.9:5","Metadata":{open}{close}}}"#);
+    values.push(("metadata of great depth", deep.into_bytes()));
+    let values = values.into_iter().enumerate();
+    let mut oddities: Vec<_> = values
+        .map(|(number, (what, value))| {
+            let key = identity(service, &format!("odd-{number}"));
+            (Oddity::entry(what), key.into_bytes(), value)
+        })
+        .collect();
+    let branch = identity(service, "");
+    let sound = br#"{"Op":0,"Addr":"10.9.9.9:6","Metadata":null}"#.to_vec();
+    let long = "x".repeat(4_096);
+    for (what, key) in [
+        ("a key that is no text", &b"odd\xff\xfe"[..]),
+        ("a key that is escaped wrongly", b"odd%zz%"),
+        ("a key of several parts", b"odd/parts"),
+        ("a key with control characters", b"odd\0\n"),
+        ("a key that is too long for an id", long.as_bytes()),
+        ("a key that ends in a space", b"odd "),
+    ] {
+        let key = [branch.as_bytes(), key].concat();
+        oddities.push((Oddity::entry(what), key, sound.clone()));
+    }
+    let loads = load(service, "");
+    for (what, key, value) in [
+        ("a load that is no number", &b"first-odd"[..], &b"\xff"[..]),
+        ("a load under a key that is no text", b"\xff", b"7"),
+        (
+            "a load beyond all bounds",
+            b"odd-1",
+            b"99999999999999999999999",
+        ),
+    ] {
+        let key = [loads.as_bytes(), key].concat();
+        oddities.push((Oddity::other(what), key, value.to_vec()));
+    }
+    for (what, name) in [
+        ("a service whose name is no text", &b"\xff"[..]),
+        ("a service whose name is escaped wrongly", b"%zz"),
+        ("a service without a name", b""),
+    ] {
+        let key = [PREFIX.as_bytes(), b"/services/", name, b"/a"].concat();
+        oddities.push((Oddity::other(what), key, sound.clone()));
+    }
+    oddities
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

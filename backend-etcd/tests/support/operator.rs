@@ -60,6 +60,10 @@ impl Operator {
     }
 
     pub async fn put(&self, key: &str, value: &[u8]) {
+        self.put_bytes(key.as_bytes(), value).await;
+    }
+
+    pub async fn put_bytes(&self, key: &[u8], value: &[u8]) {
         let put = self.0.kv_client().put(key, value, None).await;
         put.expect("the server is up");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use plimsoll_backend_kit::escape;
 use plimsoll_backend_zk::{ZkBuilder, ZkRegistry};
-use plimsoll_discovery_api::conformance::{Faults, Harness, Timing};
+use plimsoll_discovery_api::conformance::{Faults, Harness, Oddity, Timing, odd_values};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, InstanceId, Registry, Result, ServiceName,
 };
@@ -224,6 +224,17 @@ impl Faults for ZkHarness {
             .expect("the entry");
     }
 
+    async fn oddity(&self, service: &ServiceName, number: usize) -> Option<Oddity> {
+        let (oddity, path, value) = oddities(service).into_iter().nth(number)?;
+        let operator = self.operator().await;
+        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let parent = path.rsplit_once('/').expect("a path").0;
+        operator.mkdir(parent, &options).await.expect("the parent");
+        let created = operator.create(&path, &value, &options).await;
+        created.expect("the entry");
+        Some(oddity)
+    }
+
     async fn write_load(
         &self,
         service: &ServiceName,
@@ -252,4 +263,76 @@ impl Faults for ZkHarness {
         let written = writer.commit().await;
         written.map(drop).map_err(|e| failed(e.into()))
     }
+}
+
+/// What a stranger may write, at which path, and how.
+fn oddities(service: &ServiceName) -> Vec<(Oddity, String, Vec<u8>)> {
+    let mut values = odd_values();
+    for (what, text) in [
+        ("no address", r#"{"port":1}"#),
+        ("an address that is none", r#"{"address":{},"port":1}"#),
+        ("a port beyond all", r#"{"address":"h","port":5000000000}"#),
+        (
+            "a port below all",
+            r#"{"address":"h","port":-1,"sslPort":null}"#,
+        ),
+        (
+            "a port that is no number",
+            r#"{"address":"h","port":"http"}"#,
+        ),
+        (
+            "times before all",
+            r#"{"address":"10.9.9.9","port":1,"registrationTimeUTC":-1}"#,
+        ),
+        (
+            "neither enabled nor not",
+            r#"{"address":"10.9.9.9","port":2,"enabled":"maybe"}"#,
+        ),
+        (
+            "a payload that is a list",
+            r#"{"address":"10.9.9.9","port":3,"payload":[1,"x"]}"#,
+        ),
+        (
+            "a mark of ours on nonsense",
+            r#"{"address":"h","port":4,"payload":{"schema":1,"incarnation":"x"}}"#,
+        ),
+    ] {
+        values.push((what, text.as_bytes().to_owned()));
+    }
+    let (open, close) = ("[".repeat(9_000), "]".repeat(9_000));
+    let deep = format!(r#"{{"address":"10.9.9.9","port":5,"payload":{open}{close}}}"#);
+    values.push(("a payload of great depth", deep.into_bytes()));
+    let values = values.into_iter().enumerate();
+    let mut oddities: Vec<_> = values
+        .map(|(number, (what, value))| {
+            let path = identity(service, &format!("odd-{number}"));
+            (Oddity::entry(what), path, value)
+        })
+        .collect();
+    let branch = identity(service, "");
+    let sound = br#"{"address":"10.9.9.9","port":6}"#.to_vec();
+    let long = "x".repeat(4_096);
+    for (what, key) in [
+        ("a name that is escaped wrongly", "odd%zz%"),
+        ("a name that is too long for an id", &long),
+        ("a name that ends in a space", "odd "),
+    ] {
+        oddities.push((Oddity::entry(what), format!("{branch}{key}"), sound.clone()));
+    }
+    let below = format!("{}/child", identity(service, "odd-1"));
+    oddities.push((Oddity::other("a node below one"), below, sound.clone()));
+    for (what, id, value) in [
+        ("a load that is no number", "first-odd", &b"\xff"[..]),
+        (
+            "a load beyond all bounds",
+            "odd-2",
+            b"99999999999999999999999",
+        ),
+    ] {
+        oddities.push((Oddity::other(what), load(service, id), value.to_vec()));
+    }
+    let misnamed = format!("/{ROOT}/services/%zz/a");
+    let what = "a service whose name is escaped wrongly";
+    oddities.push((Oddity::other(what), misnamed, sound));
+    oddities
 }

@@ -80,6 +80,9 @@ macro_rules! __conformance_cases {
                 services_lists_names
                 unicode_and_maximal_names_round_trip
             }
+            neighbours {
+                a_neighbours_odd_value_hides_nobody_else
+            }
             outage {
                 a_loss_of_all_data_is_never_an_empty_list
                 a_read_in_an_outage_is_an_error

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::conformance::Timing;
+use crate::conformance::{Oddity, Timing};
 use crate::{Incarnation, InstanceId, Registry, Result, ServiceName};
 
 /// A registry under test. Each case gets a new one, whose faults touch no other.
@@ -52,6 +52,12 @@ pub trait Faults: Send + Sync {
 
     /// Writes one entry under `service` that cannot be understood.
     async fn poison(&self, service: &ServiceName);
+
+    /// Writes the odd thing with this number, from 0 on, as a stranger could in this registry: a
+    /// value, a field, a key, a load or the name of a service, of a shape, an encoding or a size that
+    /// nothing of ours has. Where entries are bytes, [`odd_values`](super::odd_values) are among
+    /// them. Nothing once there are no more.
+    async fn oddity(&self, service: &ServiceName, number: usize) -> Option<Oddity>;
 
     /// Writes a load just as the owner of `incarnation` would: by the same conditional write.
     ///

@@ -21,6 +21,7 @@ pub mod lease;
 pub mod load;
 pub mod log;
 pub mod names;
+pub mod neighbours;
 pub mod outage;
 pub mod register;
 pub mod update;
@@ -34,5 +35,6 @@ mod scene;
 mod timing;
 
 pub use harness::{Faults, Harness};
+pub use neighbours::{Oddity, odd_values};
 pub use recorder::{Line, Recorder};
 pub use timing::Timing;
