@@ -147,6 +147,7 @@ mod tests {
         for good in [
             "consul://h",
             "consul://[::1]:8500",
+            "consul://h.:8500",
             "consul://h?consistency=consistent",
         ] {
             assert!(built(good).is_ok(), "{good}");

@@ -281,6 +281,7 @@ mod tests {
                 "10.0.0.1:80",
             ),
             (r#"{"Op":1,"Addr":"h:80","Metadata":null}"#, "h:80"),
+            (r#"{"Addr":"h.example.:80"}"#, "h.example.:80"),
             (r#"{"Addr":"[::1]:80","Metadata":"any"}"#, "[::1]:80"),
         ] {
             let entry = present(read(&service(), "10.0.0.1:80", text.as_bytes(), 77).unwrap());

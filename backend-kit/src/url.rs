@@ -249,12 +249,12 @@ mod tests {
 
     #[test]
     fn all_parts_are_read_and_decoded() {
-        let url: RegistryUrl = "ETCD://us%40er:p%3Aw@h1:1,[::1]:2/a/b%20c/?lease_ttl=10s&n=3"
+        let url: RegistryUrl = "ETCD://us%40er:p%3Aw@h1:1,[::1]:2,h3.:3/a/b%20c/?lease_ttl=10s&n=3"
             .parse()
             .unwrap();
         assert_eq!(url.scheme(), "etcd");
         assert_eq!((url.user(), url.password()), (Some("us@er"), Some("p:w")));
-        assert_eq!(url.hosts(), ["h1:1", "[::1]:2"]);
+        assert_eq!(url.hosts(), ["h1:1", "[::1]:2", "h3.:3"]);
         assert_eq!(url.path(), "a/b c");
         let mut options = url.options();
         assert_eq!(

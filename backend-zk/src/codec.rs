@@ -241,10 +241,10 @@ mod tests {
 
     #[test]
     fn nodes_of_curator_and_of_spring_cloud_are_instances() {
-        let curator = br#"{"name":"orders","id":"u1","address":"h","port":80,"sslPort":null,
+        let curator = br#"{"name":"orders","id":"u1","address":"h.example.","port":80,"sslPort":null,
             "payload":"anything","registrationTimeUTC":1700000000123,"serviceType":"DYNAMIC","uriSpec":null}"#;
         let entry = read(&service(), "u1", curator, 77).unwrap();
-        assert_eq!(entry.instance.authority(), "h:80");
+        assert_eq!(entry.instance.authority(), "h.example.:80");
         assert_eq!(entry.incarnation, Incarnation::from_bits(77));
         assert!(entry.registered_at.is_some());
         let spring = br#"{"name":"orders","id":"u2","address":"h","port":null,"sslPort":443,

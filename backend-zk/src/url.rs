@@ -129,6 +129,7 @@ mod tests {
             "zk://h",
             "zk://h1:1,h2/root?session_timeout=4s&connect_timeout=1s&load_interval=1s",
             "zk://[::1]:2181",
+            "zk://h1.,h2.:2181",
             "zk://u:p@h?acl=auth::cdrwa,world:anyone:r",
         ] {
             assert!(built(good).is_ok(), "{good}");

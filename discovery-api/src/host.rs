@@ -11,8 +11,14 @@ use crate::{Error, Result};
 ///
 /// A DNS name follows [RFC 1123 section 2.1](https://www.rfc-editor.org/rfc/rfc1123#section-2.1)
 /// (labels of letters, digits and hyphens), with underscores allowed as container platforms use
-/// them; it is kept in lower case, as DNS ignores case. An IPv6 address may be given in brackets.
-/// Unspecified and multicast addresses are refused: nobody can connect to them.
+/// them; it is kept in lower case, as DNS ignores case. One that ends in a dot is absolute
+/// ([RFC 1034 section 3.1](https://www.rfc-editor.org/rfc/rfc1034#section-3.1)): it is resolved as
+/// it is, and never below one of the domains that the system searches. As it may lead elsewhere
+/// without, the dot is kept, in text, in an authority and in comparison; where it does not belong,
+/// there is [`tls_name`](Self::tls_name).
+///
+/// An IPv6 address may be given in brackets. Unspecified and multicast addresses are refused:
+/// nobody can connect to them.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Host(Repr);
 
@@ -49,6 +55,18 @@ impl Host {
         }
     }
 
+    /// What a TLS server is asked for and its certificate is checked against: the address, or the
+    /// name without the dot at its end, which SNI does not have
+    /// ([RFC 6066 section 3](https://www.rfc-editor.org/rfc/rfc6066#section-3)).
+    #[must_use]
+    pub fn tls_name(&self) -> String {
+        let text = self.to_string();
+        match text.strip_suffix('.') {
+            Some(relative) => relative.to_owned(),
+            None => text,
+        }
+    }
+
     /// The IP address, unless the host is a DNS name.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
@@ -60,6 +78,12 @@ impl Host {
 }
 
 fn name_fault(text: &str) -> Option<&'static str> {
+    // The root's own name, a dot alone, is nobody's host.
+    let text = match text.strip_suffix('.') {
+        Some("") => return Some("is the root of DNS"),
+        Some(absolute) => absolute,
+        None => text,
+    };
     let label_ok = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -72,7 +96,7 @@ fn name_fault(text: &str) -> Option<&'static str> {
         return Some("is empty");
     }
     if text.len() > 253 {
-        return Some("is longer than 253 bytes");
+        return Some("is longer than 253 bytes, a dot at its end aside");
     }
     if !text.split('.').all(label_ok) {
         return Some("is neither an IP address nor a DNS name");
@@ -136,9 +160,38 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_ends_in_a_dot_is_absolute_and_another_than_without() {
+        let absolute = Host::new("Node.Example.").unwrap();
+        assert_eq!(
+            (absolute.to_string().as_str(), absolute.ip()),
+            ("node.example.", None)
+        );
+        assert_ne!(absolute, Host::new("node.example").unwrap());
+        assert_eq!(absolute.tls_name(), "node.example");
+        for same in ["node.example", "10.0.0.7", "::1"] {
+            assert_eq!(Host::new(same).unwrap().tls_name(), same);
+        }
+        // The longest name there is, with its dot.
+        let longest = format!("{}.", ["a"; 127].join("."));
+        assert_eq!(longest.len(), 254);
+        assert!(Host::new(&longest).is_ok());
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         let long = ["a"; 128].join(".");
+        let long_absolute = format!("{long}.");
         let bad = [
+            ".",
+            "..",
+            "a..",
+            ".a",
+            ".a.",
+            "1.2.3.4.",
+            "10.",
+            "::1.",
+            "[::1].",
+            long_absolute.as_str(),
             "",
             "a b",
             "a..b",

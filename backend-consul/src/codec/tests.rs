@@ -140,10 +140,13 @@ fn services_of_others_are_instances() {
     let bare = read(
         &service(),
         &said(serde_json::json!({
-            "ID": "web2", "Service": "orders", "Port": 80, "Tags": null, "Meta": null, "Weights": null
+            "ID": "web2", "Service": "orders", "Address": "h.example.", "Port": 80, "Tags": null,
+            "Meta": null, "Weights": null
         })),
     );
-    assert_eq!(bare.unwrap().entry.instance.weight(), Weight::DEFAULT);
+    let bare = bare.unwrap().entry.instance;
+    assert_eq!(bare.weight(), Weight::DEFAULT);
+    assert_eq!(bare.authority(), "h.example.:80", "a name may be absolute");
 }
 
 #[test]

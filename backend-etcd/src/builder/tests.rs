@@ -36,6 +36,7 @@ fn mistakes_are_named_before_any_connection() {
         "etcd://h",
         "etcd://h1:1,h2/prefix?lease_ttl=4s&connect_timeout=1s&request_timeout=1s&load_interval=1s",
         "etcd://[::1]:2379?watch_timeout=3s&keep_alive_interval=5s&keep_alive_timeout=1s",
+        "etcd://h1.,h2.:2379",
         "etcd://h?max_message_bytes=8388608&tls=false",
     ] {
         assert!(built(good).is_ok(), "{good}");

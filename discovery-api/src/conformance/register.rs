@@ -97,6 +97,7 @@ fn descriptions(scene: &Scene<'_>) -> Vec<Instance> {
     vec![
         built(at("plain", "10.0.0.1", 1)),
         built(at("named", "node_1.example-a.internal", 65_535).with_secure(true)),
+        built(at("absolute", "node.example.", 443).with_secure(true)),
         built(at("v6", "2001:db8::7", 443).with_secure(true)),
         built(at("v6-mapped", "::ffff:10.0.0.1", 443)),
         built(at("zone", "10.0.0.1", 2).with_zone("ü".repeat(32))),
