@@ -38,12 +38,12 @@ mod task;
 pub use plimsoll_balancers as balancers;
 #[doc(inline)]
 pub use plimsoll_discovery_api::{
-    Balancer, Capabilities, Capacity, Clock, Endpoint, Endpoints, Error, ErrorKind, Freshness,
-    Health, HealthChecker, Host, Incarnation, Instance, InstanceBuilder, InstanceId, LoadGuard,
-    LoadHandle, LoadReport, LoadUpdater, ManualClock, Member, Metadata, Outcome, Pick, PickContext,
-    Picker, PublishedLoad, Queue, Registration, RegistrationState, RegistrationStates, Registry,
-    Result, Revision, Rng, ServiceName, Snapshot, Standing, Status, SystemClock, Timestamp,
-    Unreported, Utilization, Version, Watch, Weight, Zone,
+    Balancer, Capabilities, Capacity, Clock, Endpoint, Endpoints, Error, ErrorKind, Exclusion,
+    Freshness, Health, HealthChecker, Host, Incarnation, Instance, InstanceBuilder, InstanceId,
+    LoadGuard, LoadHandle, LoadReport, LoadUpdater, ManualClock, Member, Metadata, Outcome, Pick,
+    PickContext, Picker, PublishedLoad, Queue, Registration, RegistrationState, RegistrationStates,
+    Registry, Result, Revision, Rng, ServiceName, Snapshot, Standing, Status, SystemClock,
+    Timestamp, Unreported, Utilization, Version, Watch, Weight, Zone,
 };
 
 pub use connect_url::connect;

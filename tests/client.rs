@@ -16,6 +16,8 @@ mod lifetime;
 mod published_load;
 #[path = "client/refusal.rs"]
 mod refusal;
+#[path = "client/second_choice.rs"]
+mod second_choice;
 #[path = "client/view.rs"]
 mod view;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
 
 use crate::eligible::{eligible, weights};
-use crate::repick::{chance, pick_admitted};
+use crate::repick::{chance_of, pick_admitted, pick_other};
 use crate::{hash, parameter};
 
 /// Lets an algorithm see some `size` of the endpoints only, so chosen that clients that know their
@@ -21,6 +21,9 @@ use crate::{hash, parameter};
 /// When an endpoint joins or leaves, each border of the view moves by one place at most; at times
 /// the width takes a step of 1 / c as well, and one of them moves by n / c places more. When the
 /// number of clients changes, most borders move by up to n / c places.
+///
+/// A pick that excludes all of them, as a retry may where `size` is small, yields none rather than
+/// one beyond.
 ///
 /// *Pick*: the inner one and two comparisons; for an endpoint seen in part a random number, and
 /// with the refused part of them another pick. *Rebuild*: the inner one for `size` endpoints, and
@@ -83,6 +86,9 @@ impl<B: Balancer> Aperture<B> {
         parts
     }
 }
+
+/// With a tenth of all picks refused, all of so many are once in 10^8.
+const TRIES: usize = 8;
 
 /// A part this close to none or all is a rounding error.
 const ROUNDING: f64 = 1e-9;
@@ -147,18 +153,41 @@ struct Partial {
 impl Picker for AperturePicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
-        pick_admitted(
-            &*self.inner,
-            &self.endpoints,
-            context,
-            |endpoint, context| {
-                let is_it = |partial: &&Partial| Arc::ptr_eq(&partial.endpoint, endpoint);
-                match self.partial.iter().find(is_it) {
-                    Some(partial) => chance(context, partial.purpose) < partial.part,
-                    None => true,
-                }
-            },
-        )
+        let Some(key) = context.key() else {
+            return self.pick_by_chance(context);
+        };
+        pick_admitted(&*self.inner, &self.endpoints, context, |endpoint| {
+            let partial = self.partial(endpoint);
+            partial.is_some_and(|partial| chance_of(key, partial.purpose) >= partial.part)
+        })
+    }
+}
+
+impl AperturePicker {
+    #[inline]
+    fn partial(&self, endpoint: &Endpoint) -> Option<&Partial> {
+        let is_it = |partial: &&Partial| std::ptr::eq(&*partial.endpoint, endpoint);
+        self.partial.iter().find(is_it)
+    }
+
+    /// Every pick of an endpoint that is seen in part is kept by a draw of its own, as parts are
+    /// exact only where a refused pick leaves the next one free. An algorithm that insists gets
+    /// one that is seen as a whole.
+    #[inline]
+    fn pick_by_chance(&self, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
+        let first = self.inner.pick(context)?;
+        let mut picked = first;
+        for _ in 0..TRIES {
+            let Some(partial) = self.partial(picked) else {
+                return Some(picked);
+            };
+            if context.rng().next_f64() < partial.part {
+                return Some(picked);
+            }
+            picked = self.inner.pick(context)?;
+        }
+        let is_partial = |endpoint: &Endpoint| self.partial(endpoint).is_some();
+        pick_other(&*self.inner, &self.endpoints, context, &is_partial).or(Some(first))
     }
 }
 

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll_discovery_api::{
-    Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result, Rng,
+    Balancer, Endpoint, Endpoints, Error, Exclusion, PickContext, Picker, Result, Rng,
 };
 
 use crate::eligible::weights;
 use crate::hash;
 use crate::keyed::{KeyedBalancer, KeyedPicker};
+use crate::left::{by_key, only};
 use crate::maglev::Maglev;
 
 /// Sends equal keys to one endpoint while it carries no more than `balance` times its share of
@@ -166,46 +167,62 @@ impl<P: KeyedPicker> Picker for BoundedLoadHashPicker<P> {
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         let endpoints = self.keyed.endpoints();
         if endpoints.len() < 2 {
-            return endpoints.first();
+            return only(endpoints, context);
         }
+        let exclusion = context.exclusion();
         let key = hash::key(context);
         let total = self.total(context.rng());
         let mut last = 0;
         let found = self.keyed.find(key, |index| {
             last = index;
-            self.fullness(index, total) <= 1.0
+            self.fullness(index, total, exclusion) <= 1.0
         });
-        let index = found.unwrap_or_else(|| self.first_with_room(last, total));
-        endpoints.get(index)
+        let index = found
+            .or_else(|| {
+                // One that stands in for most of the table may be excluded.
+                exclusion.and_then(|_| {
+                    let has_room = |index| self.fullness(index, total, exclusion) <= 1.0;
+                    by_key(endpoints, key, has_room)
+                })
+            })
+            .or_else(|| self.first_with_room(last, total, exclusion));
+        endpoints.get(index?)
     }
 }
 
 impl<P: KeyedPicker> BoundedLoadHashPicker<P> {
-    /// What part of its bound an endpoint would carry with one request more; infinite for an index
-    /// that there is not.
+    /// What part of its bound an endpoint would carry with one request more; infinite for one that
+    /// is excluded, or an index that there is not.
     #[inline]
-    fn fullness(&self, index: usize, total: f64) -> f64 {
+    fn fullness(&self, index: usize, total: f64, exclusion: Option<&Exclusion<'_>>) -> f64 {
         let of = self
             .keyed
             .endpoints()
             .get(index)
             .zip(self.bounds.get(index));
+        let of = of.filter(|(endpoint, _)| exclusion.is_none_or(|e| !e.excludes(endpoint)));
         of.map_or(f64::INFINITY, |(endpoint, bound)| {
             (f64::from(endpoint.in_flight()) + 1.0) / (bound * (total + 1.0)).ceil()
         })
     }
 
-    /// The first endpoint with room from `start` on, or else the least full: bounds add up to more
-    /// than the total, so there is room unless the total is out of date.
+    /// The first endpoint with room from `start` on, or else the least full; `None` if all are
+    /// excluded. Bounds add up to more than the total, so there is room unless the total is out of
+    /// date or too many are excluded.
     #[cold]
-    fn first_with_room(&self, start: usize, total: f64) -> usize {
-        let mut least = (f64::INFINITY, 0);
+    fn first_with_room(
+        &self,
+        start: usize,
+        total: f64,
+        exclusion: Option<&Exclusion<'_>>,
+    ) -> Option<usize> {
+        let mut least = (f64::INFINITY, None);
         let n = self.bounds.len();
         let start = start.min(n);
         for index in (start..n).chain(0..start) {
-            let fullness = self.fullness(index, total);
+            let fullness = self.fullness(index, total, exclusion);
             if fullness < least.0 {
-                least = (fullness, index);
+                least = (fullness, Some(index));
             }
             if fullness <= 1.0 {
                 break;

@@ -9,7 +9,9 @@ use plimsoll_discovery_api::{
 };
 
 use crate::eligible::eligible;
-use crate::parameter;
+use crate::left::only;
+use crate::turn::MAX_PASSES;
+use crate::{hash, parameter};
 
 mod stride;
 
@@ -187,18 +189,41 @@ impl Picker for ClientSideWeightedRoundRobinPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
         let now = context.now();
         let due = self.next_update.load(Ordering::Relaxed);
         if now.as_nanos() >= due {
             self.update(due, now);
         }
-        self.endpoints.get(self.table.next(&self.counter))
+        if context.exclusion().is_none() {
+            return self.endpoints.get(self.table.next(&self.counter));
+        }
+        self.other(context)
     }
 }
 
 impl ClientSideWeightedRoundRobinPicker {
+    /// Passes over those that are excluded, whose turns are lost. Where that takes too long, all
+    /// are looked at and chance decides, in the same proportions.
+    #[cold]
+    fn other(&self, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
+        for _ in 0..MAX_PASSES {
+            let due = &self.endpoints[self.table.next(&self.counter)];
+            if !context.excludes(due) {
+                return Some(due);
+            }
+        }
+        let (mut least, mut found) = (f64::INFINITY, None);
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let wait = hash::wait(context.rng().next_u64()) / self.table.weight(index);
+            if wait < least && !context.excludes(endpoint) {
+                (least, found) = (wait, Some(endpoint));
+            }
+        }
+        found
+    }
+
     /// Computes the weights, unless another thread has begun to.
     #[cold]
     fn update(&self, due: u64, now: Timestamp) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
 use crate::repick::chance;
+use crate::{hash, left};
 
 /// One balancer for each group: made when the group first gets traffic, and kept for as long as
 /// the group exists.
@@ -40,34 +41,45 @@ impl<K: fmt::Debug, F> fmt::Debug for Groups<K, F> {
     }
 }
 
-/// Hands each pick to one of several pickers: at random in fixed shares, or by its key.
+/// Hands each pick to one of several pickers: at random in fixed shares, or by its key. Where a
+/// pick excludes all that one of them has, another takes its place, in the same proportions; and
+/// where it excludes all of all, the spare endpoints do, which have no share.
 #[derive(Debug)]
 pub(crate) struct Split {
     parts: Box<[Part]>,
+    spare: Box<[Endpoints]>,
     purpose: u64,
 }
 
 #[derive(Debug)]
 struct Part {
+    share: f64,
     /// The sum of the shares up to and including this one.
     until: f64,
     picker: Box<dyn Picker>,
 }
 
 impl Split {
-    /// In these shares, which add up to 1 and of which there is at least one. Keys are drawn for
-    /// `purpose`, so that splits within splits are independent.
+    /// In these shares, which add up to 1 and of which there is at least one; with the groups of
+    /// spare endpoints in the order of preference. Keys are drawn for `purpose`, so that splits
+    /// within splits are independent.
     pub(crate) fn new(
         shares: impl IntoIterator<Item = (f64, Box<dyn Picker>)>,
+        spare: Vec<Endpoints>,
         purpose: u64,
     ) -> Self {
         let mut until = 0.0;
         let part = |(share, picker)| {
             until += share;
-            Part { until, picker }
+            Part {
+                share,
+                until,
+                picker,
+            }
         };
         Self {
             parts: shares.into_iter().map(part).collect(),
+            spare: spare.into(),
             purpose,
         }
     }
@@ -76,12 +88,50 @@ impl Split {
 impl Picker for Split {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
-        let (last, others) = self.parts.split_last()?;
-        if others.is_empty() {
-            return last.picker.pick(context);
+        let last = self.parts.len().checked_sub(1)?;
+        let mut chosen = 0;
+        if last > 0 {
+            let drawn = chance(context, self.purpose);
+            let part = self.parts[..last]
+                .iter()
+                .position(|part| drawn < part.until);
+            chosen = part.unwrap_or(last);
         }
-        let drawn = chance(context, self.purpose);
-        let part = others.iter().find(|part| drawn < part.until);
-        part.unwrap_or(last).picker.pick(context)
+        let picked = self.parts[chosen].picker.pick(context);
+        if picked.is_some() || context.exclusion().is_none() {
+            return picked;
+        }
+        self.elsewhere(chosen, context)
+    }
+}
+
+impl Split {
+    /// From another part than `empty`, all of which is excluded. The order of the others is drawn
+    /// by waiting times, so that each is next in proportion to its share; a key has its own order.
+    #[cold]
+    fn elsewhere(&self, empty: usize, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
+        let seed = hash::mix(hash::key(context) ^ self.purpose);
+        let wait = |index: usize| {
+            let hash = hash::mix(seed.wrapping_add(index as u64));
+            (hash::wait(hash) / self.parts[index].share, index)
+        };
+        let mut last = (f64::NEG_INFINITY, 0);
+        loop {
+            let others = (0..self.parts.len()).filter(|&index| index != empty);
+            let later = others.map(wait).filter(|wait| *wait > last);
+            let Some(next) = later.min_by(|one, other| one.0.total_cmp(&other.0)) else {
+                break;
+            };
+            let picked = self.parts[next.1].picker.pick(context);
+            if picked.is_some() {
+                return picked;
+            }
+            last = next;
+        }
+        let mut spare = self.spare.iter();
+        spare.find_map(|spare| {
+            let is_left = |index: usize| !context.excludes(&spare[index]);
+            spare.get(left::by_key(spare, seed, is_left)?)
+        })
     }
 }

@@ -85,6 +85,15 @@ pub(crate) fn mix(key: u64) -> u64 {
     key ^ key >> 31
 }
 
+/// An exponential variate of mean 1 from a good hash. Of several, each over its weight, the least
+/// falls to each in proportion to its weight, and so does the next among the others.
+#[inline]
+pub(crate) fn wait(hash: u64) -> f64 {
+    // 53 bits, the middle of the step, so that it is neither 0 nor 1.
+    let uniform = ((hash >> 11) as f64 + 0.5) * 2.0_f64.powi(-53);
+    -uniform.ln()
+}
+
 /// `hash` scaled to below `size`, without a division.
 #[inline]
 pub(crate) fn below(hash: u64, size: usize) -> usize {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
+use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result, Rng};
 
 use crate::contest::{self, Candidate};
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::sample::Sampler;
 
 /// Looks at all endpoints and picks the one on which this client has the fewest requests under
@@ -65,11 +66,25 @@ struct LeastConnectionsPicker {
 impl Picker for LeastConnectionsPicker {
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        let first = self.sampler.one(context.rng());
+        let first = self.sampler.pick(context, &self.endpoints)?;
+        let index = match context.exclusion() {
+            None => self.least(first, context.rng(), |_| true),
+            Some(exclusion) => self.least(first, context.rng(), |index| {
+                !exclusion.excludes(&self.endpoints[index])
+            }),
+        };
+        self.endpoints.get(index)
+    }
+}
+
+impl LeastConnectionsPicker {
+    /// The idlest of those that are left, or `first`, which is one of them.
+    #[inline]
+    fn least(&self, first: usize, rng: &mut Rng, is_left: impl Fn(usize) -> bool) -> usize {
         let (mut least, mut equals) = (f64::INFINITY, 0);
-        for index in 0..self.endpoints.len() {
+        for index in (0..self.endpoints.len()).filter(|&index| is_left(index)) {
             let after = self.candidate(index).after();
             if after < least {
                 (least, equals) = (after, 0);
@@ -77,14 +92,14 @@ impl Picker for LeastConnectionsPicker {
             equals += usize::from(after == least);
         }
         if least > self.candidate(first).before() {
-            return self.endpoints.get(first);
+            return first;
         }
         // Counting first and walking again costs one random draw, where choosing on the way
         // would cost one for each tie. Other threads may have moved the counts meanwhile: then
         // the last one near enough will do.
-        let mut wanted = context.rng().below(equals);
+        let mut wanted = rng.below(equals);
         let mut found = first;
-        for index in 0..self.endpoints.len() {
+        for index in (0..self.endpoints.len()).filter(|&index| is_left(index)) {
             if self.candidate(index).after() <= least {
                 found = index;
                 if wanted == 0 {
@@ -93,11 +108,9 @@ impl Picker for LeastConnectionsPicker {
                 wanted -= 1;
             }
         }
-        self.endpoints.get(found)
+        found
     }
-}
 
-impl LeastConnectionsPicker {
     #[inline]
     fn candidate(&self, index: usize) -> Candidate {
         Candidate {

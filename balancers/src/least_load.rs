@@ -10,6 +10,7 @@ use plimsoll_discovery_api::{
 
 use crate::contest::{self, Candidate, Contest};
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::sample::{self, MAX_CHOICES, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to their shares, and picks the
@@ -174,11 +175,12 @@ impl Picker for LeastLoadPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        let drawn = self.sampler.several(context.rng(), self.policy.choices);
+        let choices = self.policy.choices;
+        let drawn = self.sampler.candidates(context, &self.endpoints, choices);
         let winner = self.known(drawn.as_slice()).winner(&self.policy, context);
-        self.endpoints.get(drawn.as_slice()[winner])
+        self.endpoints.get(*drawn.as_slice().get(winner)?)
     }
 }
 

@@ -6,6 +6,7 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker,
 
 use crate::contest::{self, Candidate, Contest};
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::sample::{self, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to weight, and picks the one on
@@ -100,16 +101,18 @@ impl Picker for LeastRequestPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        if self.choices == 2 && self.sampler.is_even() {
+        if self.choices == 2 && self.sampler.is_even() && context.exclusion().is_none() {
             // The usual case, and the same contest: without shares, the lesser count wins.
             let (first, second) = context.rng().two_below(self.endpoints.len());
             let (first, second) = (&self.endpoints[first], &self.endpoints[second]);
             let second_wins = second.in_flight() < first.in_flight();
             return Some(if second_wins { second } else { first });
         }
-        let drawn = self.sampler.several(context.rng(), self.choices);
+        let drawn = self
+            .sampler
+            .candidates(context, &self.endpoints, self.choices);
         let mut contest = Contest::new();
         for &index in drawn.as_slice() {
             contest.enter(Candidate {
@@ -117,7 +120,7 @@ impl Picker for LeastRequestPicker {
                 per_request: self.per_request[index],
             });
         }
-        self.endpoints.get(drawn.as_slice()[contest.winner()])
+        self.endpoints.get(*drawn.as_slice().get(contest.winner())?)
     }
 }
 

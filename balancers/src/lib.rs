@@ -13,6 +13,7 @@ mod keyed;
 mod least_connections;
 mod least_load;
 mod least_request;
+mod left;
 mod maglev;
 mod md5;
 mod outlier_ejection;

@@ -7,6 +7,7 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, 
 use crate::eligible::weighed;
 use crate::hash;
 use crate::keyed::{KeyedBalancer, KeyedPicker, MAX_TRIES};
+use crate::left::by_key;
 
 mod table;
 mod turns;
@@ -124,8 +125,16 @@ pub struct MaglevPicker {
 impl Picker for MaglevPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
-        let index = self.find(hash::key(context), |_| true)?;
-        self.endpoints.get(index)
+        let key = hash::key(context);
+        let index = match context.exclusion() {
+            None => self.find(key, |_| true),
+            Some(exclusion) => {
+                let is_left = |index: usize| !exclusion.excludes(&self.endpoints[index]);
+                self.find(key, is_left)
+                    .or_else(|| by_key(&self.endpoints, key, is_left))
+            }
+        };
+        self.endpoints.get(index?)
     }
 }
 

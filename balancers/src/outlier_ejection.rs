@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
+};
 
 use crate::eligible::eligible;
 use crate::parameter;
-use crate::repick::pick_admitted;
+use crate::repick::pick_other;
 
 mod detector;
 
@@ -37,13 +39,11 @@ use detector::{Detector, Rules, Schedule};
 /// costs the traffic of at most a tenth. With fewer than 5 endpoints of 100 requests each within
 /// the interval nothing is judged that way.
 ///
-/// Wrapped round an algorithm that hashes, the keys of the one left out go to all the others, each
-/// key to one, and return. Round one that looks at all endpoints
-/// ([`LeastConnections`](crate::LeastConnections)), an ejected endpoint that looks best is replaced
-/// by one at random.
+/// In place of one that is ejected, the algorithm picks the next by its own rule: round one that
+/// hashes, each key of the one left out goes to its second choice, and returns.
 ///
-/// *Pick*: the inner one, a reading of the clock, and two relaxed loads of the endpoint picked;
-/// again, 8 times at most, if that is ejected, then O(n). There is no task: the pick that finds the
+/// *Pick*: the inner one, a reading of the clock, and two relaxed loads of the endpoint picked; if
+/// that is ejected, the inner one again among the others. There is no task: the pick that finds the
 /// interval over evaluates, O(n), and so does the one that ejects; others go on meanwhile.
 /// *Rebuild*: the inner one and O(n).
 ///
@@ -185,10 +185,28 @@ impl Picker for OutlierEjectionPicker {
         if self.detector.panics() {
             return self.inner.pick(context);
         }
+        let first = self.inner.pick(context)?;
+        if self.detector.admits(first, now, context.rng()) && !context.excludes(first) {
+            return Some(first);
+        }
+        self.other(now, context).or(Some(first))
+    }
+}
+
+impl OutlierEjectionPicker {
+    /// What the inner one picks of those that are not ejected. One that turns out to have failed
+    /// too often is ejected on the spot, and another is picked: there are fewer each time.
+    #[cold]
+    fn other(&self, now: Timestamp, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
         let endpoints = self.detector.endpoints();
-        pick_admitted(&*self.inner, endpoints, context, |endpoint, context| {
-            self.detector.admits(endpoint, now, context.rng())
-        })
+        let is_out = |endpoint: &Endpoint| endpoint.ejected_until().is_some_and(|end| now < end);
+        for _ in 0..endpoints.len() {
+            let other = pick_other(&*self.inner, endpoints, context, &is_out)?;
+            if self.detector.admits(other, now, context.rng()) {
+                return Some(other);
+            }
+        }
+        None
     }
 }
 

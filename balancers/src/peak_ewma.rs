@@ -8,6 +8,7 @@ use plimsoll_discovery_api::{
 
 use crate::contest;
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::sample::{self, Sampler};
 
 /// Draws `choices` different endpoints at random, in proportion to weight, and picks the one that
@@ -104,9 +105,11 @@ impl Picker for PeakEwmaPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        let drawn = self.sampler.several(context.rng(), self.choices);
+        let drawn = self
+            .sampler
+            .candidates(context, &self.endpoints, self.choices);
         let now = context.now();
         let costs = drawn
             .as_slice()

@@ -10,6 +10,7 @@ use plimsoll_discovery_api::{
 
 use crate::contest::{self, Candidate, Contest};
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::parameter;
 use crate::sample::Sampler;
 
@@ -211,10 +212,10 @@ impl Ledger {
 impl Picker for PrequalPicker {
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
         let now = context.now();
-        let drawn = self.sampler.several(context.rng(), LOOKS);
+        let drawn = self.sampler.candidates(context, &self.endpoints, LOOKS);
         for &index in drawn.as_slice() {
             match self.report(index, now) {
                 Some(report) => self.take_in(index, &report, now, context.rng()),
@@ -222,8 +223,15 @@ impl Picker for PrequalPicker {
                 None => {}
             }
         }
-        let Some(best) = self.pool.best(now, self.seen.get(), context.rng()) else {
-            return self.endpoints.get(self.least_own(drawn.as_slice()));
+        let (hot, exclusion) = (self.seen.get(), context.exclusion());
+        let is_left = |index: usize| {
+            let endpoint = self.endpoints.get(index);
+            endpoint.is_some_and(|endpoint| exclusion.is_none_or(|e| !e.excludes(endpoint)))
+        };
+        // Another thread may have given the place to another endpoint meanwhile.
+        let best = self.pool.best(now, hot, context.rng(), is_left);
+        let Some(best) = best.filter(|best| is_left(best.index)) else {
+            return self.endpoints.get(self.least_own(drawn.as_slice())?);
         };
         self.use_report(best.place, best.index, best.received, context.rng());
         self.endpoints.get(best.index)
@@ -295,7 +303,8 @@ impl PrequalPicker {
         due && probed.compare_exchange(last, stamp, order, order).is_ok()
     }
 
-    fn least_own(&self, drawn: &[usize]) -> usize {
+    /// `None` if none was drawn.
+    fn least_own(&self, drawn: &[usize]) -> Option<usize> {
         let mut contest = Contest::new();
         for &index in drawn.iter().take(2) {
             contest.enter(Candidate {
@@ -303,7 +312,7 @@ impl PrequalPicker {
                 per_request: self.per_request[index],
             });
         }
-        drawn[contest.winner()]
+        drawn.get(contest.winner()).copied()
     }
 }
 

@@ -28,6 +28,8 @@ use crate::parameter;
 /// rather than round all, where it would share out what an ejected endpoint misses over all levels.
 ///
 /// A request with a key keeps to one level, and there to what the inner algorithm makes of the key.
+/// Where a pick excludes all endpoints of its level, as a retry may, it goes to another that has
+/// traffic, and if there is none to the usable endpoints of the first level that has not.
 ///
 /// *Pick*: a random number where more than one level is in use, O(levels) comparisons, and the
 /// inner one. *Rebuild*: the inner one for each level in use, and O(n log levels).
@@ -149,16 +151,17 @@ impl<B: Balancer, F: FnMut() -> B + Send + 'static> Balancer for PriorityFailove
         let part = |level: &Level| level.usable as f64 / level.all.len() as f64;
         let parts: Vec<f64> = levels.values().map(part).collect();
         let (loads, stretched) = self.loads(&parts);
-        let mut shares = Vec::with_capacity(levels.len());
+        let (mut shares, mut spare) = (Vec::with_capacity(levels.len()), Vec::new());
         for (((number, level), part), load) in levels.into_iter().zip(parts).zip(loads) {
             if load == 0.0 {
+                spare.push(level.well.into());
                 continue;
             }
             let panics = level.usable == 0 || stretched && part < self.panic_below;
             let endpoints: Endpoints = if panics { level.all } else { level.well }.into();
             shares.push((load, self.groups.build(number, &endpoints)?));
         }
-        Ok(Box::new(Split::new(shares, PURPOSE)))
+        Ok(Box::new(Split::new(shares, spare, PURPOSE)))
     }
 }
 
@@ -299,8 +302,8 @@ mod tests {
         let make = || OutlierEjection::new(Random::new());
         let within = PriorityFailover::by_metadata("level", make);
         let round: Box<dyn Balancer> = Box::new(OutlierEjection::new(failover()));
-        // From without, what the ejected one would get is shared out anew, over all levels.
-        let shared = [0.35, 0.3];
+        // From without, what the ejected one would get, 0.35, is shared out over all levels.
+        let shared = [0.35 + 0.35 * 0.7, 0.3 + 0.35 * 0.3];
         for (balancer, shares) in [(Box::new(within) as _, [0.7, 0.3]), (round, shared)] {
             let mut bench = Bench::new(balancer, &all, 4);
             let counts = bench.tally(10_000);

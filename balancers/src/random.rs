@@ -4,6 +4,7 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker,
 use std::sync::Arc;
 
 use crate::eligible::eligible;
+use crate::sample::Sampler;
 
 /// Picks uniformly at random, whatever the weights (zero aside: weight zero gets no traffic).
 ///
@@ -37,20 +38,26 @@ impl Balancer for Random {
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        Ok(Box::new(RandomPicker(eligible(endpoints)?)))
+        let endpoints = eligible(endpoints)?;
+        let sampler = Sampler::even(endpoints.len());
+        Ok(Box::new(RandomPicker { endpoints, sampler }))
     }
 }
 
 #[derive(Debug)]
-struct RandomPicker(Endpoints);
+struct RandomPicker {
+    endpoints: Endpoints,
+    sampler: Sampler,
+}
 
 impl Picker for RandomPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
-        if self.0.is_empty() {
+        if self.endpoints.is_empty() {
             return None;
         }
-        self.0.get(context.rng().below(self.0.len()))
+        let index = self.sampler.pick(context, &self.endpoints)?;
+        self.endpoints.get(index)
     }
 }
 

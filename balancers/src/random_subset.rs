@@ -21,6 +21,9 @@ use crate::{hash, parameter};
 /// Over many clients the number that use an endpoint varies by chance: with a mean of m it is off
 /// by about √m. Weights play no part in the choice. Of n endpoints below `size`, all are used.
 ///
+/// A pick that excludes all of them, as a retry may where `size` is small, yields none rather than
+/// one beyond.
+///
 /// *Pick*: the inner one. *Rebuild*: the inner one for `size` endpoints, and O(n log n).
 ///
 /// *Use it* where connections cost more than they bring: with c clients, an endpoint has

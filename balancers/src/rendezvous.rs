@@ -7,6 +7,7 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker,
 use crate::eligible::weighed;
 use crate::hash;
 use crate::keyed::{KeyedBalancer, KeyedPicker};
+use crate::left::only;
 
 /// Sends equal keys to one endpoint: for each key every endpoint draws a number by hashing, and
 /// the best draw wins
@@ -101,19 +102,21 @@ impl Draw {
     /// to its weight.
     #[inline]
     fn wait(&self, key: u64) -> f64 {
-        // 53 bits, the middle of the step, so that it is neither 0 nor 1.
-        let uniform = ((self.number(key) >> 11) as f64 + 0.5) * 2.0_f64.powi(-53);
-        -uniform.ln() * self.per_weight
+        hash::wait(self.number(key)) * self.per_weight
     }
 }
 
 impl Picker for RendezvousPicker {
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        let index = self.find(hash::key(context), |_| true)?;
-        self.endpoints.get(index)
+        let key = hash::key(context);
+        let index = match context.exclusion() {
+            None => self.find(key, |_| true),
+            Some(exclusion) => self.find(key, |index| !exclusion.excludes(&self.endpoints[index])),
+        };
+        self.endpoints.get(index?)
     }
 }
 

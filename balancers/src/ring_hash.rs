@@ -7,6 +7,7 @@ use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker,
 use crate::eligible::eligible;
 use crate::hash;
 use crate::keyed::{KeyedBalancer, KeyedPicker};
+use crate::left::{by_key, only};
 use crate::md5::md5;
 
 mod layout;
@@ -117,10 +118,18 @@ impl Picker for RingHashPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        let place = place(hash::key(context));
-        self.endpoints.get(self.ring.at(place))
+        let key = hash::key(context);
+        let index = match context.exclusion() {
+            None => Some(self.ring.at(place(key))),
+            Some(exclusion) => {
+                let is_left = |index: usize| !exclusion.excludes(&self.endpoints[index]);
+                self.find(key, is_left)
+                    .or_else(|| by_key(&self.endpoints, key, is_left))
+            }
+        };
+        self.endpoints.get(index?)
     }
 }
 

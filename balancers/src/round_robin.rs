@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result, Rng};
+use plimsoll_discovery_api::{
+    Balancer, Endpoint, Endpoints, Exclusion, PickContext, Picker, Result, Rng,
+};
 
 use crate::eligible::eligible;
-use crate::turn::Turn;
+use crate::left::only;
+use crate::turn::{MAX_PASSES, Turn};
 
 /// Picks one endpoint after the other, in the order of their ids, whatever the weights (zero
 /// aside: weight zero gets no traffic).
@@ -107,12 +110,32 @@ struct RoundRobinPicker {
 
 impl Picker for RoundRobinPicker {
     #[inline]
-    fn pick<'a>(&'a self, _context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
-        match self.endpoints.len() {
-            0 => None,
-            1 => self.endpoints.first(),
-            size => self.endpoints.get(self.turn.take(size)),
+    fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
+        let size = self.endpoints.len();
+        if size < 2 {
+            return only(&self.endpoints, context);
         }
+        match context.exclusion() {
+            None => self.endpoints.get(self.turn.take(size)),
+            Some(exclusion) => self.other(exclusion),
+        }
+    }
+}
+
+impl RoundRobinPicker {
+    /// Passes over those that are excluded: their turns are lost, so that the others' stay even.
+    #[cold]
+    fn other(&self, exclusion: &Exclusion<'_>) -> Option<&Arc<Endpoint>> {
+        let size = self.endpoints.len();
+        let mut due = self.turn.take(size);
+        for _ in 0..MAX_PASSES.min(size) {
+            if !exclusion.excludes(&self.endpoints[due]) {
+                return self.endpoints.get(due);
+            }
+            due = self.turn.take(size);
+        }
+        let mut round = self.endpoints[due..].iter().chain(&self.endpoints[..due]);
+        round.find(|endpoint| !exclusion.excludes(endpoint))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Drawing several different candidates.
 
-use plimsoll_discovery_api::{Error, Result, Rng};
+use plimsoll_discovery_api::{Endpoints, Error, PickContext, Result, Rng};
 
 use crate::alias::AliasTable;
+use crate::hash;
 
 /// The most candidates that one pick may compare.
 ///
@@ -13,6 +14,10 @@ pub(crate) const MAX_CHOICES: usize = 8;
 /// After so many draws for each candidate wanted, those found are enough: whatever did not come up
 /// has next to no share.
 const DRAWS_PER_CHOICE: usize = 3;
+
+/// So many draws in search of those that are not excluded, for each candidate wanted, cost less
+/// than a look at all.
+const SEARCHES_PER_CHOICE: usize = 8;
 
 /// Validates a number of candidates: 2 to [`MAX_CHOICES`].
 pub(crate) fn choices(value: usize) -> Result<usize> {
@@ -28,7 +33,13 @@ pub(crate) fn choices(value: usize) -> Result<usize> {
 pub(crate) struct Sampler {
     len: usize,
     /// `None` where all shares are equal.
-    uneven: Option<AliasTable>,
+    uneven: Option<Uneven>,
+}
+
+#[derive(Debug)]
+struct Uneven {
+    table: AliasTable,
+    shares: Box<[f64]>,
 }
 
 impl Sampler {
@@ -37,8 +48,16 @@ impl Sampler {
         let even = shares.windows(2).all(|pair| pair[0] == pair[1]);
         Self {
             len: shares.len(),
-            uneven: (!even).then(|| AliasTable::new(shares)),
+            uneven: (!even).then(|| Uneven {
+                table: AliasTable::new(shares),
+                shares: shares.into(),
+            }),
         }
+    }
+
+    /// For so many equal shares.
+    pub(crate) const fn even(len: usize) -> Self {
+        Self { len, uneven: None }
     }
 
     /// Whether all shares are equal.
@@ -52,8 +71,39 @@ impl Sampler {
     pub(crate) fn one(&self, rng: &mut Rng) -> usize {
         match &self.uneven {
             None => rng.below(self.len),
-            Some(table) => table.draw(rng),
+            Some(uneven) => uneven.table.draw(rng),
         }
+    }
+
+    /// One index of `endpoints`, of which the shares are, that `context` does not exclude.
+    #[inline]
+    pub(crate) fn pick(
+        &self,
+        context: &mut PickContext<'_>,
+        endpoints: &Endpoints,
+    ) -> Option<usize> {
+        if context.exclusion().is_none() {
+            return Some(self.one(context.rng()));
+        }
+        self.others(context, endpoints, 1)
+            .as_slice()
+            .first()
+            .copied()
+    }
+
+    /// As [`several`](Self::several), of those that `context` does not exclude: none if there are
+    /// none.
+    #[inline]
+    pub(crate) fn candidates(
+        &self,
+        context: &mut PickContext<'_>,
+        endpoints: &Endpoints,
+        count: usize,
+    ) -> Drawn {
+        if context.exclusion().is_none() {
+            return self.several(context.rng(), count);
+        }
+        self.others(context, endpoints, count)
     }
 
     /// `count` different indices, or all if there are fewer; `count` is at most [`MAX_CHOICES`].
@@ -64,7 +114,62 @@ impl Sampler {
     pub(crate) fn several(&self, rng: &mut Rng, count: usize) -> Drawn {
         match &self.uneven {
             None => Drawn::uniform(rng, self.len, count),
-            Some(table) => Drawn::weighted(rng, table, self.len, count),
+            Some(uneven) => Drawn::weighted(rng, &uneven.table, self.len, count),
+        }
+    }
+
+    /// Those that are not excluded, one after the other, each in proportion to its share of what
+    /// is left: `count` of them, or all if there are fewer.
+    ///
+    /// Whether a draw is refused says nothing of what the next one brings, so it does not matter
+    /// for the shares after how many refusals all are looked at.
+    #[cold]
+    fn others(&self, context: &mut PickContext<'_>, endpoints: &Endpoints, count: usize) -> Drawn {
+        let count = count.min(endpoints.len());
+        let mut drawn = Drawn::none();
+        for _ in 0..SEARCHES_PER_CHOICE * count {
+            if drawn.len == count {
+                return drawn;
+            }
+            let index = self.one(context.rng());
+            if !context.excludes(&endpoints[index]) {
+                drawn.add(index);
+            }
+        }
+        if drawn.len < count {
+            self.add_others(&mut drawn, context, endpoints, count);
+        }
+        drawn
+    }
+
+    /// Each waits for a random time of a mean that is the reciprocal of its share: the first come
+    /// are those wanted, in that order
+    /// ([Efraimidis, Spirakis 2006](https://doi.org/10.1016/j.ipl.2005.11.003)).
+    fn add_others(
+        &self,
+        drawn: &mut Drawn,
+        context: &mut PickContext<'_>,
+        endpoints: &Endpoints,
+        count: usize,
+    ) {
+        let found = drawn.len;
+        let mut waits = [f64::INFINITY; MAX_CHOICES];
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if drawn.as_slice()[..found].contains(&index) || context.excludes(endpoint) {
+                continue;
+            }
+            let share = self
+                .uneven
+                .as_ref()
+                .map_or(1.0, |uneven| uneven.shares[index]);
+            let wait = hash::wait(context.rng().next_u64()) / share;
+            let place = found + waits[found..drawn.len].partition_point(|&other| other <= wait);
+            if place < count {
+                drawn.len = (drawn.len + 1).min(count);
+                drawn.indices.copy_within(place..drawn.len - 1, place + 1);
+                waits.copy_within(place..drawn.len - 1, place + 1);
+                (drawn.indices[place], waits[place]) = (index, wait);
+            }
         }
     }
 }
@@ -78,6 +183,13 @@ pub(crate) struct Drawn {
 }
 
 impl Drawn {
+    const fn none() -> Self {
+        Self {
+            indices: [0; MAX_CHOICES],
+            len: 0,
+        }
+    }
+
     /// Every ordered selection is equally likely.
     #[inline]
     fn uniform(rng: &mut Rng, bound: usize, count: usize) -> Self {
@@ -105,10 +217,7 @@ impl Drawn {
     }
 
     fn weighted(rng: &mut Rng, table: &AliasTable, bound: usize, count: usize) -> Self {
-        let mut drawn = Self {
-            indices: [0; MAX_CHOICES],
-            len: 0,
-        };
+        let mut drawn = Self::none();
         drawn.add(table.draw(rng));
         if count >= bound {
             // All the others, in random order.

@@ -190,8 +190,8 @@ impl Picker for SlowStartPicker {
         // One draw for the whole pick: an algorithm that insists on a new endpoint does not wear
         // the refusal down.
         let drawn = chance(context, PURPOSE);
-        pick_admitted(&*self.inner, &self.endpoints, context, |endpoint, _| {
-            drawn < self.ramp.part(endpoint, now)
+        pick_admitted(&*self.inner, &self.endpoints, context, |endpoint| {
+            drawn >= self.ramp.part(endpoint, now)
         })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
 
 use crate::eligible::{eligible, is_well};
+use crate::hash;
 
 mod memory;
 
@@ -17,6 +18,10 @@ use memory::Memory;
 /// join; here the first pick goes by load, latency or turns, and stays when endpoints join. It ends
 /// when the endpoint leaves, loses its weight, turns unhealthy or suspect, or is ejected; the next
 /// pick is then kept in its place. A restarted server is another endpoint.
+///
+/// Where a pick excludes the endpoint of its key, as a retry does, the key has a second choice that
+/// is kept like the first, and after that a third; they take room of their own. The next pick
+/// without that exclusion returns to the first.
 ///
 /// The choice is remembered in this client only. There is room for 4,096 keys, in sets of four:
 /// where more keys are in use, a new one takes the place of another, which is then picked anew. Two
@@ -124,22 +129,51 @@ impl Picker for StickyPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         let key = context.key();
-        let kept = self
-            .memory
-            .get(key)
-            .and_then(|index| self.endpoints.get(index));
-        if let Some(kept) = kept
-            && may_stay(kept, context)
-        {
-            return Some(kept);
+        match self.kept(key, context) {
+            Some(kept) if context.excludes(kept) => self.other(key, context),
+            Some(kept) => Some(kept),
+            None => self.pick_anew(key, context),
         }
+    }
+}
+
+impl StickyPicker {
+    /// Where what is remembered as `key` may stay.
+    #[inline]
+    fn kept(&self, key: Option<u64>, context: &PickContext<'_>) -> Option<&Arc<Endpoint>> {
+        let kept = self.endpoints.get(self.memory.get(key)?)?;
+        may_stay(kept, context).then_some(kept)
+    }
+
+    fn pick_anew(&self, key: Option<u64>, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
         let picked = self.inner.pick(context)?;
         if let Some(index) = place_of(picked, &self.endpoints) {
             self.memory.put(key, index, context.rng());
         }
         Some(picked)
     }
+
+    /// While a key's endpoint is excluded, it has a second one, and a third, which are remembered
+    /// under names derived from the key; and it returns.
+    #[cold]
+    fn other(&self, key: Option<u64>, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
+        for alternative in 1..=ALTERNATIVES {
+            let name = hash::mix(key.unwrap_or(KEYLESS).wrapping_add(alternative));
+            match self.kept(Some(name), context) {
+                Some(kept) if context.excludes(kept) => {}
+                Some(kept) => return Some(kept),
+                None => return self.pick_anew(Some(name), context),
+            }
+        }
+        self.inner.pick(context)
+    }
 }
+
+/// More than two retries of one request are rare, and each takes room from other keys.
+const ALTERNATIVES: u64 = 2;
+
+/// Stands for the key of requests without one.
+const KEYLESS: u64 = 0x4B45_594C_4553_5300;
 
 #[inline]
 fn may_stay(endpoint: &Endpoint, context: &PickContext<'_>) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plimsoll_discovery_api::{
     Balancer, Clock, Endpoint, Endpoints, ErrorKind, Incarnation, Instance, InstanceBuilder,
-    ManualClock, Member, Pick, PickContext, Picker, PublishedLoad, Rng,
+    ManualClock, Member, Pick, PickContext, Picker, PublishedLoad, Result, Rng,
 };
 
 /// A server as its registry entry; its load can be published.
@@ -136,6 +136,32 @@ impl Bench {
             counts[self.index()] += 1;
         }
         counts
+    }
+}
+
+/// Heeds no exclusion, as a picker of somebody else's may not.
+#[derive(Debug)]
+pub(crate) struct Deaf<T>(T);
+
+impl<T> Deaf<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self(inner)
+    }
+}
+
+impl<B: Balancer> Balancer for Deaf<B> {
+    fn name(&self) -> &'static str {
+        "deaf"
+    }
+
+    fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
+        Ok(Box::new(Deaf(self.0.build(endpoints)?)))
+    }
+}
+
+impl Picker for Deaf<Box<dyn Picker>> {
+    fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
+        self.0.pick(&mut context.reborrow().with_exclusion(None))
     }
 }
 

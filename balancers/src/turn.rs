@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Where the counter is taken back, give or take one round.
 const LAP: u64 = 1 << 32;
 
+/// So many turns that are not wanted are passed over, one atomic write each, before another way is
+/// taken.
+pub(crate) const MAX_PASSES: usize = 64;
+
 /// A counter read modulo a size. On cache lines of its own, as every pick writes it.
 #[derive(Debug)]
 #[repr(align(128))]

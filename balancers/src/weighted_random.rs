@@ -5,11 +5,12 @@ use std::sync::Arc;
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
 
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::sample::Sampler;
 
 /// Picks at random, in proportion to the weights.
 ///
-/// *Pick*: O(1) whatever the weights, one random draw; writes nothing shared. *Rebuild*: O(n), 16
+/// *Pick*: O(1) whatever the weights, one random draw; writes nothing shared. *Rebuild*: O(n), 24
 /// bytes for each endpoint.
 ///
 /// *Use it* to split traffic by weight with no state at all: many short-lived clients, or shares
@@ -54,9 +55,10 @@ impl Picker for WeightedRandomPicker {
     #[inline]
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        self.endpoints.get(self.sampler.one(context.rng()))
+        let index = self.sampler.pick(context, &self.endpoints)?;
+        self.endpoints.get(index)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result, Rng};
 
 use crate::eligible::weighed;
+use crate::left::only;
 use crate::sample::Sampler;
 
 /// Picks at random, in proportion to the weights and to the time an endpoint saves: the sum of
@@ -83,17 +84,16 @@ impl Picker for WeightedResponseTimePicker {
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         let n = self.endpoints.len();
         if n < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        let rng = context.rng();
-        let sum = self.mean(rng) * n as f64;
-        let mut index = self.sampler.one(rng);
+        let sum = self.mean(context.rng()) * n as f64;
+        let mut index = self.sampler.pick(context, &self.endpoints)?;
         for _ in 1..MAX_DRAWS {
             let part = latency(&self.endpoints[index]).map_or(1.0 / n as f64, |own| own / sum);
-            if rng.next_f64() >= part {
+            if context.rng().next_f64() >= part {
                 break;
             }
-            index = self.sampler.one(rng);
+            index = self.sampler.pick(context, &self.endpoints)?;
         }
         self.endpoints.get(index)
     }

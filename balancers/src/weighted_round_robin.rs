@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result, Rng};
 
 use crate::eligible::eligible;
-use crate::turn::Turn;
+use crate::left::only;
+use crate::turn::{MAX_PASSES, Turn};
 
 mod golden;
 mod smooth;
@@ -148,11 +149,30 @@ struct WeightedRoundRobinPicker {
 
 impl Picker for WeightedRoundRobinPicker {
     #[inline]
-    fn pick<'a>(&'a self, _context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
+    fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>> {
         if self.endpoints.len() < 2 {
-            return self.endpoints.first();
+            return only(&self.endpoints, context);
         }
-        self.endpoints.get(self.order.take())
+        if context.exclusion().is_none() {
+            return self.endpoints.get(self.order.take());
+        }
+        self.other(context)
+    }
+}
+
+impl WeightedRoundRobinPicker {
+    /// Passes over those that are excluded: their turns are lost, so that the others keep their
+    /// proportions. Where that takes too long, as one that weighs nearly everything is excluded,
+    /// chance decides.
+    #[cold]
+    fn other(&self, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
+        for _ in 0..MAX_PASSES {
+            let due = &self.endpoints[self.order.take()];
+            if !context.excludes(due) {
+                return Some(due);
+            }
+        }
+        context.draw_by_weight(&self.endpoints)
     }
 }
 

@@ -30,6 +30,9 @@ use crate::parameter;
 /// zone, without clients. A request with a key keeps to one zone, and there to what the inner
 /// algorithm makes of the key.
 ///
+/// Where a pick excludes all endpoints of its zone, as a retry may, it goes to another zone in these
+/// shares, and if there is none to zones that have none.
+///
 /// *Pick*: a random number, O(zones) comparisons, and the inner one. *Rebuild*: the inner one
 /// for each zone, and O(n log zones).
 ///
@@ -161,18 +164,20 @@ impl<B: Balancer, F: FnMut() -> B + Send + 'static> Balancer for ZoneAware<F> {
             .iter()
             .map(|(zone, endpoints)| (zone.clone(), weight(endpoints)));
         let shares = self.shares(&weights.collect());
-        let mut parts = Vec::with_capacity(zones.len());
+        let (mut parts, mut spare) = (Vec::with_capacity(zones.len()), Vec::new());
         for (zone, endpoints) in &zones {
             if shares[zone] > 0.0 {
                 let picker = self.groups.build(Group::Zone(zone.clone()), endpoints)?;
                 parts.push((shares[zone], picker));
+            } else {
+                spare.extend(endpoints.iter().map(Arc::clone));
             }
         }
         self.groups.retain(|group| match group {
             Group::All => true,
             Group::Zone(zone) => zones.contains_key(zone),
         });
-        Ok(Box::new(Split::new(parts, PURPOSE)))
+        Ok(Box::new(Split::new(parts, vec![spare.into()], PURPOSE)))
     }
 }
 

@@ -11,8 +11,8 @@ use plimsoll_balancers::{
     WeightedResponseTime, WeightedRoundRobin, ZoneAware,
 };
 use plimsoll_discovery_api::{
-    Balancer, Clock, Endpoint, Endpoints, Health, Incarnation, Instance, ManualClock, Member,
-    Outcome, Pick, PickContext, PublishedLoad, Rng, Zone,
+    Balancer, Clock, Endpoint, Endpoints, Exclusion, Health, Incarnation, Instance, ManualClock,
+    Member, Outcome, Pick, PickContext, PublishedLoad, Rng, Zone,
 };
 
 /// Endpoints of different weights, capacities, zones and levels; every third has published a load,
@@ -61,6 +61,9 @@ fn allocations_of_picks(mut balancer: impl Balancer, n: u32) -> u64 {
     let mut pick = |key: Option<u64>| {
         let mut context = PickContext::new(&mut rng, &clock).with_key(key);
         let endpoint = picker.pick(&mut context).expect("there are endpoints");
+        let exclusion = Exclusion::listed(std::slice::from_ref(endpoint));
+        let mut context = context.with_exclusion(Some(&exclusion));
+        black_box(picker.pick(&mut context));
         let latency = Duration::from_micros(key.unwrap_or(1) % 1000);
         // Some endpoints fail always; and time goes on, so that whatever is due at times happens.
         let fails = endpoint.id().as_str().ends_with('7');

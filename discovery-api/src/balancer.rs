@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Clock, Endpoint, Result, Rng, Timestamp};
+use crate::{Clock, Endpoint, Exclusion, Result, Rng, Timestamp};
 
 /// The endpoints that may be picked: sorted by id, each id once. Cheap to clone.
 pub type Endpoints = Arc<[Arc<Endpoint>]>;
@@ -51,8 +51,26 @@ impl<B: Balancer + ?Sized> Balancer for Box<B> {
 ///
 /// The hot path: synchronous, without locks, without allocation, shared by any number of threads.
 /// It reads the endpoints' counters and leaves counting the pick to its caller.
+///
+/// # Exclusion
+/// The context may [exclude](PickContext::excludes) endpoints, as a retry does those it has tried.
+/// The choice is then made by the same rule among the others, so that what holds for the first
+/// choice holds for the second:
+///
+/// - An endpoint that the context excludes is never returned.
+/// - `None` is returned only if all that the algorithm may pick from are excluded, or there are
+///   none; and then it is.
+/// - The others keep their proportions, as given by weight, load or latency.
+/// - With a key, the second choice is as stable as the first: equal keys with equal exclusions lead
+///   to one endpoint.
+/// - A picker that goes round another one passes the exclusion on, and adds to it
+///   ([`Exclusion::and`]) what it leaves out itself. If that leaves nothing, its own rule yields,
+///   never the context's.
+///
+/// An algorithm that cannot tell which is next may ask itself again a few times and then
+/// [draw by weight](PickContext::draw_by_weight).
 pub trait Picker: fmt::Debug + Send + Sync + 'static {
-    /// Chooses an endpoint; `None` only if there is none.
+    /// Chooses an endpoint that `context` does not exclude; `None` if there is none.
     fn pick<'a>(&'a self, context: &mut PickContext<'_>) -> Option<&'a Arc<Endpoint>>;
 }
 
@@ -62,6 +80,7 @@ pub struct PickContext<'a> {
     rng: &'a mut Rng,
     clock: &'a dyn Clock,
     key: Option<u64>,
+    exclusion: Option<&'a Exclusion<'a>>,
 }
 
 impl<'a> PickContext<'a> {
@@ -72,6 +91,7 @@ impl<'a> PickContext<'a> {
             rng,
             clock,
             key: None,
+            exclusion: None,
         }
     }
 
@@ -84,13 +104,24 @@ impl<'a> PickContext<'a> {
         self
     }
 
-    /// The same once more, so that it can be given another key for a pick within a pick.
+    /// The same with these endpoints left out, in place of those that were; see [`Picker`]. To
+    /// leave out more, chain them with [`Exclusion::and`]. `None` for a first choice.
+    #[inline]
+    #[must_use]
+    pub fn with_exclusion(mut self, exclusion: Option<&'a Exclusion<'a>>) -> Self {
+        self.exclusion = exclusion;
+        self
+    }
+
+    /// The same once more, so that it can be given another key or exclusion for a pick within a
+    /// pick.
     #[inline]
     pub fn reborrow(&mut self) -> PickContext<'_> {
         PickContext {
             rng: self.rng,
             clock: self.clock,
             key: self.key,
+            exclusion: self.exclusion,
         }
     }
 
@@ -112,6 +143,44 @@ impl<'a> PickContext<'a> {
     #[must_use]
     pub fn key(&self) -> Option<u64> {
         self.key
+    }
+
+    /// What must be left out; `None` where nothing is, which is nearly always: the path to keep
+    /// short.
+    #[inline]
+    #[must_use]
+    pub fn exclusion(&self) -> Option<&'a Exclusion<'a>> {
+        self.exclusion
+    }
+
+    /// Whether `endpoint` must not be returned.
+    #[inline]
+    #[must_use]
+    pub fn excludes(&self, endpoint: &Endpoint) -> bool {
+        self.exclusion
+            .is_some_and(|exclusion| exclusion.excludes(endpoint))
+    }
+
+    /// One of `endpoints` that is not excluded, at random in proportion to weight; `None` if there
+    /// is none that weighs anything. O(n): a last resort where an algorithm finds no other way
+    /// round an exclusion.
+    pub fn draw_by_weight<'e>(
+        &mut self,
+        endpoints: &'e [Arc<Endpoint>],
+    ) -> Option<&'e Arc<Endpoint>> {
+        let (mut sum, mut drawn) = (0.0, None);
+        for endpoint in endpoints {
+            let weight = f64::from(endpoint.weight().get());
+            if weight == 0.0 || self.excludes(endpoint) {
+                continue;
+            }
+            sum += weight;
+            // Each takes the place of the one before with its part of the sum so far.
+            if drawn.is_none() || self.rng.next_f64() * sum < weight {
+                drawn = Some(endpoint);
+            }
+        }
+        drawn
     }
 }
 

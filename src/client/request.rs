@@ -67,13 +67,4 @@ impl<'a> PickRequest<'a> {
     pub const fn excluded(&self) -> &'a [Arc<Endpoint>] {
         self.excluded
     }
-
-    /// Whether `endpoint` must not be picked.
-    #[inline]
-    pub(super) fn excludes(&self, endpoint: &Endpoint) -> bool {
-        let same = |other: &Arc<Endpoint>| {
-            other.incarnation() == endpoint.incarnation() && other.id() == endpoint.id()
-        };
-        self.excluded.iter().any(same)
-    }
 }

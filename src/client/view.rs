@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use plimsoll_discovery_api::{
-    Clock, Endpoint, Endpoints, Error, PickContext, Picker, Rng, Snapshot,
+    Clock, Endpoint, Endpoints, Error, Exclusion, PickContext, Picker, Rng, Snapshot,
 };
 
-use super::{NoEndpointReason, PickRequest};
+use super::NoEndpointReason;
 
-/// How often the balancer is asked again when it names an excluded endpoint, before the choice
-/// falls to chance. With half of the endpoints excluded, 1 pick in 16 does.
+/// How often a picker that heeds no exclusion is asked before the choice falls to chance. One
+/// that draws at random, with half of the endpoints excluded, comes to that 1 time in 16.
 const TRIES_AROUND_EXCLUDED: usize = 4;
 
 /// What a client knows at one moment: the set, who of it may be picked, and what picks. Immutable
@@ -116,39 +116,34 @@ impl View {
                 .pick(&mut context)
                 .ok_or(NoEndpointReason::Unbalanceable)
         } else {
-            let request = PickRequest::new().with_excluded(excluded);
-            self.pick_other(picker, &request, &mut context)
+            let exclusion = Exclusion::listed(excluded);
+            self.pick_other(picker, &mut context.with_exclusion(Some(&exclusion)))
         }
     }
 
-    /// Asks the balancer a few times, and then takes any that is not excluded, each equally
-    /// likely: a balancer that hashes names the same one for ever.
+    /// What the picker chooses of those that are not excluded. One that names an excluded endpoint
+    /// all the same, against its contract, is asked a few times, as it may draw at random; then
+    /// chance decides, by weight.
     #[cold]
     fn pick_other<'a>(
         &'a self,
         picker: &'a dyn Picker,
-        request: &PickRequest<'_>,
         context: &mut PickContext<'_>,
     ) -> Result<&'a Arc<Endpoint>, NoEndpointReason> {
         for _ in 0..TRIES_AROUND_EXCLUDED {
-            let endpoint = picker
-                .pick(context)
-                .ok_or(NoEndpointReason::Unbalanceable)?;
-            if !request.excludes(endpoint) {
+            let Some(endpoint) = picker.pick(context) else {
+                let mut any = context.reborrow().with_exclusion(None);
+                return Err(match picker.pick(&mut any) {
+                    Some(_) => NoEndpointReason::AllExcluded,
+                    None => NoEndpointReason::Unbalanceable,
+                });
+            };
+            if !context.excludes(endpoint) {
                 return Ok(endpoint);
             }
         }
-        let others = self
-            .eligible
-            .iter()
-            .filter(|endpoint| !request.excludes(endpoint));
-        let mut chosen = None;
-        for (before, endpoint) in others.enumerate() {
-            if context.rng().below(before + 1) == 0 {
-                chosen = Some(endpoint);
-            }
-        }
-        chosen.ok_or(NoEndpointReason::AllExcluded)
+        let other = context.draw_by_weight(&self.eligible);
+        other.ok_or(NoEndpointReason::AllExcluded)
     }
 
     /// The balancer's or the registry's error, if that is why nothing can be picked.

@@ -46,6 +46,12 @@ pub(crate) fn heavier(member: &Member) -> Member {
     changed(member, |instance| instance.with_weight(Weight::MAX))
 }
 
+/// The same with another weight.
+pub(crate) fn weighing(member: &Member, weight: u32) -> Member {
+    let weight = Weight::new(weight).unwrap();
+    changed(member, |instance| instance.with_weight(weight))
+}
+
 pub(crate) fn suspect(member: &Member) -> Member {
     member.clone().with_standing(Standing::Suspect {
         since: Timestamp::ZERO,

@@ -13,6 +13,8 @@ mod wait;
 
 pub(crate) use balancers::{ByKey, First, Mood, Moody};
 pub(crate) use checkers::Scripted;
-pub(crate) use members::{changed, heavier, member, member_at, named, suspect, with_status};
+pub(crate) use members::{
+    changed, heavier, member, member_at, named, suspect, weighing, with_status,
+};
 pub(crate) use registry::ScriptedRegistry;
 pub(crate) use wait::{eventually, no_tasks_left, settle};

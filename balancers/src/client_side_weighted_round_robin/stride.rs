@@ -61,6 +61,11 @@ impl Table {
         }
     }
 
+    /// Relative to the others'; never 0.
+    pub(super) fn weight(&self, index: usize) -> f64 {
+        f64::from(self.0[index].load(Ordering::Relaxed))
+    }
+
     /// The index whose turn it is. The table is not empty.
     ///
     /// Round r asks each endpoint whether r times its weight, starting from an offset of its own,

@@ -133,10 +133,16 @@ impl Pool {
         queue.store(longer.to_bits(), Ordering::Relaxed);
     }
 
-    /// The quickest of those whose queue is not beyond `hot`; of none, the shortest queue. `None`
-    /// if there are fewer than two. Equals are picked alike. A latency that nobody knows counts as
+    /// The quickest of those that are left whose queue is not beyond `hot`; of none, the shortest
+    /// queue. `None` if fewer than two are left. Equals are picked alike. A latency that nobody knows counts as
     /// the mean of the others.
-    pub(super) fn best(&self, now: Timestamp, hot: f64, rng: &mut Rng) -> Option<Best> {
+    pub(super) fn best(
+        &self,
+        now: Timestamp,
+        hot: f64,
+        rng: &mut Rng,
+        is_left: impl Fn(usize) -> bool,
+    ) -> Option<Best> {
         let (mut count, mut known, mut sum) = (0, 0.0, 0.0);
         let mut quickest = (f64::INFINITY, None);
         let mut shortest = (f64::INFINITY, 0);
@@ -145,7 +151,8 @@ impl Pool {
         for offset in 0..POOL {
             let number = (start + offset) % POOL;
             let place = &self.places[number];
-            if !place.is_taken(now) {
+            let index = place.index().filter(|_| place.is_taken(now));
+            if !index.is_some_and(&is_left) {
                 continue;
             }
             count += 1;
@@ -181,7 +188,7 @@ impl Pool {
         let place = &self.places[number];
         Some(Best {
             place: number,
-            index: place.index.load(Ordering::Relaxed).checked_sub(1)? as usize,
+            index: place.index()?,
             received: Timestamp::from_nanos(place.received.load(Ordering::Relaxed)),
         })
     }
@@ -201,6 +208,11 @@ enum Found<'a> {
 }
 
 impl Place {
+    fn index(&self) -> Option<usize> {
+        let plus_one = self.index.load(Ordering::Relaxed);
+        Some(plus_one.checked_sub(1)? as usize)
+    }
+
     fn is_taken(&self, now: Timestamp) -> bool {
         self.index.load(Ordering::Relaxed) != 0
             && now.as_nanos() < self.until.load(Ordering::Relaxed)
@@ -253,7 +265,7 @@ mod tests {
     }
 
     fn best(pool: &Pool, hot: f64) -> Option<usize> {
-        let best = pool.best(at(100), hot, &mut Rng::from_seed(1));
+        let best = pool.best(at(100), hot, &mut Rng::from_seed(1), |_| true);
         best.map(|best| best.index)
     }
 
@@ -358,7 +370,7 @@ mod tests {
         let pool = pool(&[(1.0, 10), (1.0, 20)]);
         assert_eq!(best(&pool, 1.5), Some(0));
         let rng = &mut Rng::from_seed(1);
-        let place = pool.best(at(100), 1.5, rng).unwrap().place;
+        let place = pool.best(at(100), 1.5, rng, |_| true).unwrap().place;
         pool.lengthen(place, 1.0);
         assert_eq!(best(&pool, 1.5), Some(1));
     }
