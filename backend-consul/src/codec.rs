@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use plimsoll_backend_kit::{Entry, Record};
+use plimsoll_backend_kit::{Entry, Foreign, LeftOut, Record};
 use plimsoll_discovery_api::{
-    Error, ErrorKind, Incarnation, Instance, InstanceBuilder, InstanceId, Result, ServiceName,
-    Status, Weight,
+    Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status, Weight,
 };
 
 use crate::paths::{Names, service_name};
@@ -171,7 +170,8 @@ fn ours(service: &ServiceName, found: &HealthEntry, id: &str, life: &str) -> Res
     let status = own("status")
         .map_or(Ok(Status::Up), str::parse)
         .map_err(bad)?;
-    let mut builder = base(service, found)?
+    let (address, port) = place(found)?;
+    let mut builder = Instance::builder(service, address, port)
         .with_id(id)
         .with_status(status)
         .with_secure(own("secure") == Some("true"));
@@ -187,14 +187,21 @@ fn ours(service: &ServiceName, found: &HealthEntry, id: &str, life: &str) -> Res
     if let Some(capacity) = number("capacity")? {
         builder = builder.with_capacity(capacity);
     }
-    for (key, value) in &found.service.meta {
-        match key.strip_prefix(MOVED) {
-            Some(key) => builder = builder.with_metadata(key, value),
-            None if key.starts_with(OWN) => {}
-            None => builder = builder.with_metadata(key, value),
+    let (mut metadata, mut left_out) = (Metadata::new(), LeftOut::default());
+    for (stored, value) in &found.service.meta {
+        let key = match stored.strip_prefix(MOVED) {
+            Some(key) => key,
+            None if stored.starts_with(OWN) => continue,
+            None => stored,
+        };
+        // Others may add to it.
+        if metadata.insert(key, value).is_err() {
+            left_out.note(key);
         }
     }
-    let mut entry = Entry::new(builder.build().map_err(bad)?, life);
+    let instance = builder.build().map_err(bad)?.with_metadata(metadata);
+    let mut entry = Entry::new(instance, life);
+    entry.left_out = left_out;
     entry.registered_at = number("registered-ms")?.and_then(moment);
     Ok(Found { entry, ours: true })
 }
@@ -208,25 +215,30 @@ fn foreign(service: &ServiceName, found: &HealthEntry) -> Result<Found> {
         service: said,
         ..
     } = found;
-    let id = InstanceId::new(format!("{}/{}", node.node, said.id)).map_err(bad)?;
+    let (address, port) = place(found)?;
+    let id = format!("{}/{}", node.node, said.id);
+    let mut instance = Foreign::new(service, &id, address, port);
+    // Who says nothing has a weight of 1.
     let weight = said.weights.map_or(1, |weights| weights.passing);
-    let weight = u32::try_from(weight.max(0)).unwrap_or(u32::MAX);
-    let mut builder = base(service, found)?
-        .with_id(id)
-        .with_weight(weight.saturating_mul(UNIT).min(Weight::MAX.get()));
+    if weight != 1 {
+        instance.has_weight(u32::try_from(weight.max(0)).unwrap_or(u32::MAX));
+    }
     for (key, value) in &said.meta {
-        let mut probe = plimsoll_discovery_api::Metadata::new();
-        // What others keep there may be longer than any instance of ours could say; the rest is good.
-        if probe.insert(key, value).is_ok() {
-            builder = builder.with_metadata(key, value);
-        }
+        instance.says(key, value);
+    }
+    // As Spring Cloud Consul has it.
+    for (key, value) in said.tags.iter().filter_map(|tag| tag.split_once('=')) {
+        instance.says(key, value);
     }
     let life = Incarnation::from_bits(u128::from(said.create_index));
-    let entry = Entry::new(builder.build().map_err(bad)?, life);
+    let (instance, left_out) = instance.build().map_err(bad)?;
+    let mut entry = Entry::new(instance, life);
+    entry.left_out = left_out;
     Ok(Found { entry, ours: false })
 }
 
-fn base(service: &ServiceName, found: &HealthEntry) -> Result<InstanceBuilder> {
+/// Where it listens.
+fn place(found: &HealthEntry) -> Result<(&str, u16)> {
     let HealthEntry {
         node,
         service: said,
@@ -239,7 +251,7 @@ fn base(service: &ServiceName, found: &HealthEntry) -> Result<InstanceBuilder> {
     };
     let port =
         u16::try_from(said.port).map_err(|e| corrupt("the port cannot be").with_source(e))?;
-    Ok(Instance::builder(service, address, port))
+    Ok((address, port))
 }
 
 fn moment(ms: u64) -> Option<SystemTime> {

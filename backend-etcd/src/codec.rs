@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode};
-use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Instance, Result, ServiceName};
+use plimsoll_backend_kit::{Decoded, Entry, Foreign, Record, Skipped, decode};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::keys::id_of;
@@ -154,6 +153,7 @@ pub(crate) fn read(
         instance,
         incarnation,
         registered_at,
+        left_out,
         ..
     } = decode(service, record.as_bytes()).map_err(skipped)?;
     if instance.id().as_str() != id {
@@ -165,6 +165,7 @@ pub(crate) fn read(
     }
     let mut entry = Entry::new(instance, incarnation);
     entry.registered_at = registered_at;
+    entry.left_out = left_out;
     Ok(Reading::Present(entry))
 }
 
@@ -189,20 +190,16 @@ fn read_foreign(
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
-    let mut builder = Instance::builder(service, bare.unwrap_or(host), port).with_id(id);
-    let metadata = wire
-        .metadata
-        .and_then(|m| serde_json::from_str(m.get()).ok());
-    let metadata: Value = metadata.unwrap_or_default();
-    for (key, value) in metadata.as_object().into_iter().flatten() {
-        if let Some(text) = value.as_str() {
-            builder = builder.with_metadata(key, text);
-        }
+    let mut instance = Foreign::new(service, id, bare.unwrap_or(host), port);
+    if let Some(metadata) = wire.metadata {
+        instance.says_in_json(metadata.get());
     }
-    let instance = builder
+    let (instance, left_out) = instance
         .build()
         .map_err(|cause| corrupt("the endpoint holds a value that cannot be").with_source(cause))?;
-    Ok(Entry::new(instance, foreign(create_revision)))
+    let mut entry = Entry::new(instance, foreign(create_revision));
+    entry.left_out = left_out;
+    Ok(entry)
 }
 
 /// The load under a load key; anything but a decimal is none.
@@ -215,7 +212,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use plimsoll_discovery_api::Status;
+    use plimsoll_discovery_api::{Instance, Status, Zone};
+    use serde_json::Value;
 
     use super::*;
 
@@ -292,6 +290,54 @@ mod tests {
             let owner = owner(text.as_bytes(), 77);
             assert!(!owner.departed && !owner.is_record);
         }
+    }
+
+    #[test]
+    fn what_an_endpoint_of_others_says_of_itself_is_understood() {
+        let text = r#"{"Addr":"h:80","Metadata":{"zone":"eu-1a","weight":2.5,"version":"v2",
+            "secure":true,"instance_status":"DOWN"}}"#;
+        let entry = present(read(&service(), "h:80", text.as_bytes(), 7).unwrap());
+        let instance = &entry.instance;
+        assert_eq!(instance.zone().map(Zone::as_str), Some("eu-1a"));
+        assert_eq!(instance.weight().get(), 250);
+        assert_eq!(
+            instance.version().map(ToString::to_string).as_deref(),
+            Some("2.0.0")
+        );
+        assert_eq!(
+            (instance.is_secure(), instance.status()),
+            (true, Status::OutOfService)
+        );
+        assert_eq!(
+            (instance.metadata().get("weight"), entry.left_out.count()),
+            (Some("2.5"), 0)
+        );
+    }
+
+    #[test]
+    fn what_is_beyond_the_limits_is_left_out_of_an_endpoint_of_others_and_no_more() {
+        let (long, many) = ("v".repeat(600), (0..60).map(|n| format!(r#""k{n}":"v""#)));
+        let many = many.collect::<Vec<_>>().join(",");
+        for (pair, left_out) in [
+            (r#""a.dotted.key":"x""#, 1),
+            (&*format!(r#""long":"{long}""#), 1),
+            (r#""lines":"a\nb""#, 1),
+            (r#""a list":[1],"an object":{}"#, 2),
+            (r#""":"no key""#, 1),
+            (&many, 12),
+        ] {
+            let text = format!(r#"{{"Addr":"h:80","Metadata":{{"team":"a",{pair}}}}}"#);
+            let entry = present(read(&service(), "h:80", text.as_bytes(), 7).unwrap());
+            assert_eq!(
+                entry.left_out.count(),
+                left_out + usize::from(left_out == 12),
+                "{pair}"
+            );
+            assert_eq!(entry.instance.authority(), "h:80");
+        }
+        let id = "x".repeat(200);
+        let entry = present(read(&service(), &id, br#"{"Addr":"h:80"}"#, 7).unwrap());
+        assert_eq!(entry.instance.id().as_str(), id_of(&id));
     }
 
     #[test]

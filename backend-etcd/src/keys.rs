@@ -1,6 +1,6 @@
 //! Where things stand among the keys.
 
-use plimsoll_backend_kit::{escape, unescape};
+use plimsoll_backend_kit::{escape, foreign_id, unescape};
 use plimsoll_discovery_api::{InstanceId, ServiceName};
 
 /// Everything of one registry, below one prefix.
@@ -64,9 +64,9 @@ impl Tree {
 }
 
 /// The id under `key`, which stands directly below its service. Programs other than this one may
-/// not escape it.
+/// not escape it, and have it as long as they like.
 pub(crate) fn id_of(key: &str) -> String {
-    unescape(key).unwrap_or_else(|_| key.to_owned())
+    unescape(key).map_or_else(|_| foreign_id(key), |id| foreign_id(&id))
 }
 
 /// How else the id under a key may be written: what this library escapes, other programs do not.

@@ -38,7 +38,7 @@ impl<'a> Row<'a> {
     ) -> Option<Self> {
         let key = key.strip_prefix(branch)?;
         (!key.is_empty()).then(|| Self {
-            // Whoever wrote a key that is no text gets one that no id can have.
+            // Whoever wrote a key that is no text gets one that nobody else has.
             key: std::str::from_utf8(key)
                 .map_or_else(|_| format!(" {}", key.escape_ascii()).into(), Cow::Borrowed),
             value,

@@ -279,6 +279,38 @@ fault! {
 }
 
 fault! {
+    async fn what_others_write_beyond_our_limits_is_left_out_of_the_metadata_and_counted(stage: Stage) {
+        let _good = stage.live("a").await;
+        let long = "v".repeat(600);
+        let many: Vec<_> = (0..60).map(|number| format!(r#""k{number}":"v""#)).collect();
+        let cases = [
+            (r#""a.dotted/key":"x""#, 1),
+            (&*format!(r#""long":"{long}""#), 1),
+            (r#""lines":"a\nb""#, 1),
+            (r#""nested":{"x":1}"#, 1),
+            (r#""":"x""#, 1),
+            (&many.join(","), 12),
+        ];
+        for (number, (pairs, _)) in cases.iter().enumerate() {
+            let value = format!(r#"{{"Op":0,"Addr":"10.9.9.9:{}","Metadata":{{{pairs}}}}}"#, number + 1);
+            let key = identity(&stage.service, &format!("other-{number}"));
+            stage.operator.put(&key, value.as_bytes()).await;
+        }
+        let left_out: usize = cases.iter().map(|(_, left_out)| left_out).sum();
+        let whole = |s: &Snapshot| {
+            (s.members().len(), s.skipped(), s.left_out()) == (7, 0, left_out)
+        };
+        let mut watch = stage.watch().await;
+        shown(&mut watch, "all, and what was left out", whole).await;
+        stage.listed("all, and what was left out", whole).await;
+        stage.operator.delete(&identity(&stage.service, "other-5")).await;
+        let rest = left_out - 12;
+        // Of what no lease keeps alive a deletion is meant.
+        shown(&mut watch, "the others", |s| s.members().len() == 6 && s.left_out() == rest).await;
+    }
+}
+
+fault! {
     /// A server may take more in one request than somebody here receives.
     async fn a_value_too_large_to_be_received_hides_nobody(stage: Stage, "--max-request-bytes=8388608") {
         let _good = [stage.live("a").await, stage.live("z").await];

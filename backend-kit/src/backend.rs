@@ -117,6 +117,8 @@ impl<D: Driver> Registry for Backend<D> {
 
 fn snapshot(service: ServiceName, listing: Listing) -> Snapshot {
     let now = Timestamp::from(Instant::now().into_std());
+    let left_out = listing.entries.iter().map(|entry| entry.left_out.count());
+    let left_out = left_out.sum();
     let members = listing.entries.into_iter().map(|entry| {
         let load = PublishedLoad::new();
         if let Some(value) = entry.load {
@@ -125,7 +127,9 @@ fn snapshot(service: ServiceName, listing: Listing) -> Snapshot {
         Member::new(Arc::new(entry.instance), entry.incarnation, Arc::new(load))
             .with_registered_at(entry.registered_at)
     });
-    Snapshot::new(service, members, listing.revision).with_skipped(listing.skipped.len())
+    Snapshot::new(service, members, listing.revision)
+        .with_skipped(listing.skipped.len())
+        .with_left_out(left_out)
 }
 
 impl<D: Driver> Clone for Backend<D> {

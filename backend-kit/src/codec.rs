@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plimsoll_discovery_api::{
-    Error, ErrorKind, Incarnation, Instance, Result, ServiceName, Status,
+    Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::Record;
+use crate::{LeftOut, Record};
 
 /// Raised only with additions that old readers may ignore; anything else gets a new root key.
 const SCHEMA: u32 = 1;
@@ -88,6 +88,8 @@ pub struct Decoded {
     pub incarnation: Incarnation,
     /// When that life began.
     pub registered_at: Option<SystemTime>,
+    /// What it says beyond the limits of [`Metadata`].
+    pub left_out: LeftOut,
 }
 
 /// Reads what [`encode`] wrote for an instance of `service`, this version or a later one.
@@ -128,17 +130,22 @@ pub fn decode(service: &ServiceName, bytes: &[u8]) -> Result<Decoded> {
     if let Some(capacity) = wire.capacity {
         builder = builder.with_capacity(capacity);
     }
+    let (mut metadata, mut left_out) = (Metadata::new(), LeftOut::default());
     for (key, value) in wire.metadata {
-        builder = builder.with_metadata(key, value);
+        // A later version may allow more, and another program may write what it likes.
+        if metadata.insert(&*key, value).is_err() {
+            left_out.note(&key);
+        }
     }
     let registered_at = wire
         .registered_unix_ms
         .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
     let instance = builder.build().map_err(corrupt)?;
     Ok(Decoded {
-        instance,
+        instance: instance.with_metadata(metadata),
         incarnation,
         registered_at,
+        left_out,
     })
 }
 
@@ -182,6 +189,18 @@ mod tests {
         let read = decode(&service, text).unwrap();
         assert_eq!(read.instance.authority(), "h:1");
         assert_eq!(read.incarnation, Incarnation::from_bits(7));
+    }
+
+    #[test]
+    fn metadata_beyond_the_limits_is_left_out_of_a_record_and_counted() {
+        let service = ServiceName::new("s").unwrap();
+        let text = br#"{"schema":2,"id":"a","host":"h","port":1,"metadata":{"a.b":"x","k":"v",
+            "lines":"a\nb"},"incarnation":"00000000000000000000000000000007"}"#;
+        let read = decode(&service, text).unwrap();
+        assert_eq!(
+            (read.instance.metadata().len(), read.left_out.count()),
+            (1, 2)
+        );
     }
 
     #[test]

@@ -174,6 +174,8 @@ pub struct Entry {
     pub registered_at: Option<SystemTime>,
     /// The load beside it, where one is published.
     pub load: Option<u64>,
+    /// What it says beyond the limits of [`Metadata`](plimsoll_discovery_api::Metadata).
+    pub left_out: LeftOut,
 }
 
 impl Entry {
@@ -185,7 +187,41 @@ impl Entry {
             incarnation,
             registered_at: None,
             load: None,
+            left_out: LeftOut::default(),
         }
+    }
+}
+
+/// What was left out of the metadata of an entry, as it is beyond the limits. Shows the first keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    count: usize,
+    keys: Vec<String>,
+}
+
+impl LeftOut {
+    /// So many keys are kept, and of each so many characters: a stranger wrote them.
+    const KEPT: usize = 5;
+    const KEPT_CHARS: usize = 60;
+
+    /// Counts a pair.
+    pub fn note(&mut self, key: &str) {
+        self.count += 1;
+        if self.keys.len() < Self::KEPT {
+            self.keys.push(key.chars().take(Self::KEPT_CHARS).collect());
+        }
+    }
+
+    /// How many pairs.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The first keys, as far as they are shown.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        &self.keys
     }
 }
 

@@ -10,6 +10,7 @@ mod driver;
 mod due;
 mod escape;
 mod followed;
+mod foreign;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -27,12 +28,13 @@ pub use backoff::Backoff;
 pub use codec::{Decoded, decode, encode};
 pub use dial::{addresses, dial, reachable};
 pub use driver::{
-    Change, Departure, Driver, Entry, Interest, Listing, Record, Release, Skipped, Subscription,
-    Update, Updates,
+    Change, Departure, Driver, Entry, Interest, LeftOut, Listing, Record, Release, Skipped,
+    Subscription, Update, Updates,
 };
 pub use due::due;
 pub use escape::{escape, unescape};
 pub use followed::Followed;
+pub use foreign::{Foreign, foreign_id};
 pub use settings::{check_root, invalid_setting, read_host};
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};

@@ -365,6 +365,7 @@ fn read(service: &ServiceName, key: &str, slot: &Slot) -> Result<Entry, Skipped>
     let mut entry = Entry::new(decoded.instance, slot.incarnation);
     entry.registered_at = decoded.registered_at;
     entry.load = slot.load;
+    entry.left_out = decoded.left_out;
     Ok(entry)
 }
 

@@ -3,13 +3,10 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-use plimsoll_backend_kit::{Decoded, Entry, Record, Skipped, decode};
-use plimsoll_discovery_api::{
-    Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status,
-};
+use plimsoll_backend_kit::{Decoded, Entry, Foreign, Record, Skipped, decode};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName, Status};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::paths::{id_of, twin_of};
@@ -58,6 +55,13 @@ struct Mark<'a> {
     _schema: IgnoredAny,
     #[serde(borrow)]
     incarnation: Cow<'a, str>,
+}
+
+/// `ZookeeperInstance` of Spring Cloud Zookeeper, the payload of its nodes.
+#[derive(Deserialize)]
+struct Spring<'a> {
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
 }
 
 impl Wire<'_> {
@@ -136,6 +140,7 @@ pub(crate) fn read(
         instance,
         incarnation,
         registered_at,
+        left_out,
         ..
     } = decode(service, record.as_bytes()).map_err(skipped)?;
     // What this library writes is escaped.
@@ -145,6 +150,7 @@ pub(crate) fn read(
     }
     let mut entry = Entry::new(instance, incarnation);
     entry.registered_at = registered_at;
+    entry.left_out = left_out;
     Ok(entry)
 }
 
@@ -159,32 +165,24 @@ fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) ->
     let usable = |port: Option<i64>| u16::try_from(port?).ok().filter(|port| *port != 0);
     let (plain, secure) = (usable(wire.port), usable(wire.ssl_port));
     let port = plain.or(secure).ok_or_else(|| corrupt("no port"))?;
-    let mut builder = Instance::builder(service, address, port)
-        .with_id(id)
-        .with_secure(plain.is_none());
+    let mut instance = Foreign::new(service, id, address, port);
+    if plain.is_none() {
+        instance.is_secure();
+    }
     if wire.enabled.is_some_and(|enabled| enabled.get() == "false") {
-        builder = builder.with_status(Status::OutOfService);
+        instance.is_out_of_service();
     }
-    let mut metadata = Metadata::new();
-    let payload = wire.payload.and_then(|payload| {
-        // Of a payload that cannot be taken in there is none.
-        serde_json::from_str::<Value>(payload.get()).ok()
-    });
-    let said = payload
-        .as_ref()
-        .and_then(|payload| payload.get("metadata")?.as_object());
-    for (key, value) in said.into_iter().flatten() {
-        if let Some(text) = value.as_str()
-            && let Err(cause) = metadata.insert(key, text)
-        {
-            tracing::debug!(%service, id, %cause, "metadata left out");
-        }
+    let spring = wire
+        .payload
+        .and_then(|payload| serde_json::from_str::<Spring<'_>>(payload.get()).ok());
+    if let Some(metadata) = spring.and_then(|spring| spring.metadata) {
+        instance.says_in_json(metadata.get());
     }
-    let instance = builder
+    let (instance, left_out) = instance
         .build()
-        .map_err(|cause| corrupt("the node holds a value that cannot be").with_source(cause))?
-        .with_metadata(metadata);
+        .map_err(|cause| corrupt("the node holds a value that cannot be").with_source(cause))?;
     let mut entry = Entry::new(instance, foreign(czxid));
+    entry.left_out = left_out;
     entry.registered_at = wire
         .registered_ms
         .and_then(|ms| ms.get().parse().ok())
@@ -201,6 +199,9 @@ pub(crate) fn read_load(bytes: &[u8]) -> Option<u64> {
 mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
+
+    use plimsoll_discovery_api::{Instance, Metadata, Zone};
+    use serde_json::Value;
 
     use super::*;
 
@@ -254,6 +255,33 @@ mod tests {
         let entry = read(&service(), "u2", spring, 78).unwrap();
         assert!(entry.instance.is_secure() && entry.instance.port() == 443);
         assert_eq!(entry.instance.metadata().get("zone"), Some("a"));
+        assert_eq!(entry.instance.zone().map(Zone::as_str), Some("a"));
+    }
+
+    #[test]
+    fn what_spring_says_of_an_instance_in_its_metadata_is_understood() {
+        let node = |metadata: &str| {
+            let text =
+                format!(r#"{{"address":"h","port":80,"payload":{{"metadata":{metadata}}}}}"#);
+            read(&service(), "u1", text.as_bytes(), 1).unwrap().instance
+        };
+        for (status, is_up) in [
+            ("UP", true),
+            ("", true),
+            ("OUT_OF_SERVICE", false),
+            ("DOWN", false),
+        ] {
+            let instance = node(&format!(r#"{{"instance_status":"{status}"}}"#));
+            assert_eq!(instance.status() == Status::Up, is_up, "{status:?}");
+        }
+        let instance = node(r#"{"zone":"a","weight":"3","version":"1.2","secure":"true"}"#);
+        assert_eq!(instance.zone().map(Zone::as_str), Some("a"));
+        assert_eq!((instance.weight().get(), instance.is_secure()), (300, true));
+        assert_eq!(
+            instance.version().map(ToString::to_string).as_deref(),
+            Some("1.2.0")
+        );
+        assert_eq!(node(r#"{"weight":{"x":1}}"#).weight().get(), 100);
     }
 
     #[test]
@@ -271,12 +299,14 @@ mod tests {
         let metadata = entry.instance.metadata();
         assert_eq!(metadata.len(), Metadata::MAX_PAIRS);
         assert_eq!(
-            (metadata.get("a-zone"), metadata.get("k46")),
+            (metadata.get("a-zone"), metadata.get("k45")),
             (Some("b"), Some("v"))
         );
-        for left_out in ["management.context-path", "a-long", "a-number", "k47"] {
+        for left_out in ["management.context-path", "a-long", "k46"] {
             assert_eq!(metadata.get(left_out), None, "{left_out}");
         }
+        assert_eq!(metadata.get("a-number"), Some("7"));
+        assert_eq!(entry.left_out.count(), 64 - Metadata::MAX_PAIRS);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where things stand in the tree.
 
-use plimsoll_backend_kit::{escape, unescape};
+use plimsoll_backend_kit::{escape, foreign_id, unescape};
 use plimsoll_discovery_api::{Incarnation, InstanceId, ServiceName};
 
 /// The three branches below one root: who is there, how loaded, and who has just left.
@@ -73,9 +73,10 @@ pub(crate) fn key_below<'p>(path: &'p str, parent: &str) -> Option<&'p str> {
     (!key.is_empty() && !key.contains('/')).then_some(key)
 }
 
-/// The id under `key`. Programs other than this one may not escape it.
+/// The id under `key`. Programs other than this one may not escape it, and have it as long as they
+/// like.
 pub(crate) fn id_of(key: &str) -> String {
-    unescape(key).unwrap_or_else(|_| key.to_owned())
+    unescape(key).map_or_else(|_| foreign_id(key), |id| foreign_id(&id))
 }
 
 /// The key that the id of `key` has where it is escaped, if that is another one. Where both stand,

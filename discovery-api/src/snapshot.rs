@@ -287,6 +287,7 @@ pub struct Snapshot {
     freshness: Freshness,
     cause: Option<Error>,
     skipped: usize,
+    left_out: usize,
 }
 
 impl Snapshot {
@@ -315,6 +316,7 @@ impl Snapshot {
             freshness,
             cause: None,
             skipped: 0,
+            left_out: 0,
         }
     }
 
@@ -336,6 +338,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_skipped(mut self, skipped: usize) -> Self {
         self.skipped = skipped;
+        self
+    }
+
+    /// The same snapshot, with the number of pairs that were left out of its members' metadata.
+    #[must_use]
+    pub fn with_left_out(mut self, left_out: usize) -> Self {
+        self.left_out = left_out;
         self
     }
 
@@ -384,6 +393,13 @@ impl Snapshot {
     #[must_use]
     pub fn skipped(&self) -> usize {
         self.skipped
+    }
+
+    /// How many pairs of its members' metadata were left out, as they are beyond the limits of
+    /// [`Metadata`](crate::Metadata). Programs other than plimsoll write such; the members are there.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 }
 

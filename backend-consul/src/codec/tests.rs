@@ -1,7 +1,5 @@
 use std::sync::Arc;
 
-use plimsoll_discovery_api::Metadata;
-
 use super::*;
 
 fn service() -> ServiceName {
@@ -147,6 +145,62 @@ fn services_of_others_are_instances() {
     let bare = bare.unwrap().entry.instance;
     assert_eq!(bare.weight(), Weight::DEFAULT);
     assert_eq!(bare.authority(), "h.example.:80", "a name may be absolute");
+}
+
+#[test]
+fn what_a_service_of_others_says_in_meta_and_tags_is_understood() {
+    let service_with = |meta: serde_json::Value, tags: serde_json::Value| {
+        let said = said(serde_json::json!({
+            "ID": "web1", "Service": "orders", "Port": 80, "Meta": meta, "Tags": tags,
+            "Weights": {"Passing": 1, "Warning": 1}
+        }));
+        read(&service(), &said).unwrap().entry
+    };
+    let all = |entry: Entry| {
+        let instance = entry.instance;
+        let version = instance.version().map(ToString::to_string);
+        let zone = instance.zone().map(|zone| zone.as_str().to_owned());
+        (
+            zone,
+            instance.weight().get(),
+            version,
+            instance.is_secure(),
+            instance.metadata().len(),
+        )
+    };
+    let pairs = serde_json::json!({"zone": "a", "weight": "3", "version": "1.2", "secure": "true"});
+    let tags = serde_json::json!(["zone=a", "weight=3", "version=1.2", "secure=true", "plain"]);
+    let understood = (Some("a".to_owned()), 300, Some("1.2.0".to_owned()), true, 4);
+    assert_eq!(
+        all(service_with(pairs.clone(), serde_json::Value::Null)),
+        understood
+    );
+    assert_eq!(all(service_with(serde_json::Value::Null, tags)), understood);
+    let other_tags = serde_json::json!(["zone=b", "weight=9"]);
+    assert_eq!(
+        all(service_with(pairs, other_tags)),
+        understood,
+        "meta stands before tags"
+    );
+}
+
+#[test]
+fn what_is_beyond_the_limits_is_left_out_of_a_service_and_no_more() {
+    let many: BTreeMap<String, String> =
+        (0..60).map(|n| (format!("k{n:02}"), "v".into())).collect();
+    let entry = said(serde_json::json!({
+        "ID": "x".repeat(200), "Service": "orders", "Port": 80, "Meta": many,
+        "Tags": ["a.dotted=x", "plain"]
+    }));
+    let entry = read(&service(), &entry).unwrap().entry;
+    assert_eq!(entry.instance.metadata().len(), Metadata::MAX_PAIRS);
+    assert_eq!(entry.left_out.count(), 60 + 1 - Metadata::MAX_PAIRS);
+    assert!(entry.instance.id().as_str().starts_with("n1/xxx"));
+    let good = record(Instance::builder("orders", "h", 1).build().unwrap());
+    let mut ours = catalogued(&written(&good).unwrap());
+    ours.service.meta.extend(many);
+    let ours = read(&service(), &ours).unwrap().entry;
+    assert_eq!(ours.left_out.count(), 60 - Metadata::MAX_PAIRS);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use plimsoll_discovery_api::{
 use tokio::time::Instant;
 
 use super::hold_down::Losses;
-use crate::{Change, Departure, Entry, HoldDown, Listing, Skipped, Update};
+use crate::{Change, Departure, Entry, HoldDown, LeftOut, Listing, Skipped, Update};
 
 /// What became of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) struct Table {
     service: ServiceName,
     members: BTreeMap<InstanceId, Member>,
     skipped: BTreeSet<String>,
+    /// Of those whose metadata is not whole.
+    left_out: BTreeMap<InstanceId, LeftOut>,
     losses: Losses,
     revision: Revision,
 }
@@ -38,6 +40,7 @@ impl Table {
             service,
             members: BTreeMap::new(),
             skipped: BTreeSet::new(),
+            left_out: BTreeMap::new(),
             losses: Losses::new(policy),
             revision: Revision::default(),
         }
@@ -66,6 +69,7 @@ impl Table {
                 continue;
             }
             if new_history && let Some(member) = self.members.remove(&id) {
+                self.left_out.remove(&id);
                 if !leaves(&member) {
                     self.losses.hold(member, now);
                 }
@@ -136,6 +140,7 @@ impl Table {
     fn put(&mut self, entry: Entry, now: Instant) -> bool {
         let id = entry.instance.id().clone();
         self.skipped.remove(id.as_str());
+        let left_out = self.note_left_out(&id, entry.left_out);
         let (was_lost, shown) = self.losses.resolve(id.as_str()).unzip();
         let known = self.members.get(&id).or(was_lost.as_ref());
         let same_life = known.filter(|known| known.incarnation() == entry.incarnation);
@@ -156,12 +161,30 @@ impl Table {
             Member::new(instance, entry.incarnation, cell).with_registered_at(entry.registered_at);
         let before = self.members.insert(id, member.clone());
         let before = before.or_else(|| was_lost.filter(|_| shown == Some(true)));
-        !before.is_some_and(|before| before.is_same(&member))
+        left_out | !before.is_some_and(|before| before.is_same(&member))
+    }
+
+    /// Returns whether it is news.
+    fn note_left_out(&mut self, id: &InstanceId, left_out: LeftOut) -> bool {
+        if left_out.count() == 0 {
+            return self.left_out.remove(id).is_some();
+        }
+        let known = self.left_out.get(id);
+        let is_new = known != Some(&left_out);
+        if is_new {
+            tracing::warn!(
+                service = %self.service, %id, keys = %left_out,
+                "metadata beyond the limits left out"
+            );
+            self.left_out.insert(id.clone(), left_out);
+        }
+        is_new
     }
 
     /// Returns whether what is shown changed: a loss that nobody announced is judged later.
     fn remove(&mut self, key: &str, departure: Departure, now: Instant) -> bool {
         let member = self.members.remove(key);
+        self.left_out.remove(key);
         match member {
             Some(member) if departure == Departure::Unannounced && !leaves(&member) => {
                 self.losses.lost(member, now);
@@ -202,6 +225,7 @@ impl Table {
         Snapshot::new(self.service.clone(), members, self.revision)
             .with_freshness(freshness)
             .with_skipped(self.skipped.len())
+            .with_left_out(self.left_out.values().map(LeftOut::count).sum())
     }
 }
 
