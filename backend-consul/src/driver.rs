@@ -23,7 +23,7 @@ use crate::history::Histories;
 use crate::life::Life;
 use crate::paths::{Names, service_name};
 use crate::read::Reader;
-use crate::resolve::is_critical;
+use crate::resolve::{Condition, condition};
 use crate::updates::{self, Following};
 use crate::waits::Waits;
 
@@ -42,9 +42,11 @@ const TURNS: usize = 16;
 const LAGGING: u32 = 2;
 
 /// What clients see of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Sight {
     Usable,
+    /// It is there, and an operator has taken it, or its node, out of service, for this reason.
+    Maintained(String),
     /// Something of it, or of its node, is critical.
     Critical,
     Nothing,
@@ -109,6 +111,13 @@ impl ConsulDriver {
             if status.as_deref() == Some("passing") {
                 match self.sight(service, names).await? {
                     Sight::Usable => return Ok(()),
+                    Sight::Maintained(reason) => {
+                        tracing::warn!(
+                            %service, node, reason,
+                            "registered, and out of service: the node or the service is in maintenance mode"
+                        );
+                        return Ok(());
+                    }
                     Sight::Critical => hidden = 0,
                     Sight::Nothing => hidden += 1,
                 }
@@ -133,10 +142,17 @@ impl ConsulDriver {
             .agent()
             .health(&name, Reading::Own, Some(&filter), None);
         let entries = read.await?.entries.good;
-        Ok(match entries.iter().all(is_critical) {
-            false => Sight::Usable,
-            true if entries.is_empty() => Sight::Nothing,
-            true => Sight::Critical,
+        let conditions = entries.iter().map(condition);
+        let best = conditions.min_by_key(|condition| match condition {
+            Condition::Usable => 0,
+            Condition::Maintained(_) => 1,
+            Condition::Critical => 2,
+        });
+        Ok(match best {
+            Some(Condition::Usable) => Sight::Usable,
+            Some(Condition::Maintained(reason)) => Sight::Maintained(reason.to_owned()),
+            Some(Condition::Critical) => Sight::Critical,
+            None => Sight::Nothing,
         })
     }
 
@@ -152,7 +168,10 @@ impl ConsulDriver {
         loop {
             let seen = match node {
                 Some(node) => self.agent().check(node, &check).await?.is_some(),
-                None => self.sight(service, names).await? == Sight::Usable,
+                None => matches!(
+                    self.sight(service, names).await?,
+                    Sight::Usable | Sight::Maintained(_)
+                ),
             };
             if !seen {
                 return Ok(());

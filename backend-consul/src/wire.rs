@@ -99,8 +99,25 @@ pub(crate) struct Service {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Check {
+    #[serde(rename = "CheckID", default)]
+    pub(crate) id: String,
     #[serde(default)]
     pub(crate) status: String,
+    #[serde(default)]
+    notes: String,
+}
+
+impl Check {
+    pub(crate) fn is_critical(&self) -> bool {
+        !matches!(self.status.as_str(), "passing" | "warning")
+    }
+
+    /// What an operator has said who took the node or the service out of service (`consul maint`):
+    /// the reason, which may be empty.
+    pub(crate) fn maintenance(&self) -> Option<&str> {
+        let named = self.id == "_node_maintenance" || self.id.starts_with("_service_maintenance:");
+        (named && self.is_critical()).then_some(&self.notes)
+    }
 }
 
 /// `PUT /v1/session/create`.

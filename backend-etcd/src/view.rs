@@ -228,7 +228,14 @@ impl View {
     pub(crate) fn deleted(&mut self, row: &Row<'_>) -> Option<Change> {
         self.advance(row.modified);
         self.raw.remove(&*row.key);
-        self.removed(&row.key, Departure::Unannounced)
+        // Of what no lease keeps alive none can have ended: somebody has meant it.
+        let unleased = self.seen.get(&*row.key).is_some_and(|seen| seen.lease == 0);
+        let departure = if unleased {
+            Departure::Graceful
+        } else {
+            Departure::Unannounced
+        };
+        self.removed(&row.key, departure)
     }
 
     fn removed(&mut self, key: &str, departure: Departure) -> Option<Change> {
@@ -349,6 +356,24 @@ mod tests {
         assert_eq!(told(view.deleted(&row(ESCAPED, 7))), gone);
         assert_eq!(told(view.put(&row(RAW, 8))), "raw:1");
         assert_eq!(told(view.deleted(&row(RAW, 9))), gone);
+    }
+
+    /// Nobody but an operator, or its owner, can have deleted what hangs on no lease.
+    #[test]
+    fn the_deletion_of_a_permanent_key_is_a_departure_and_the_end_of_a_lease_a_loss() {
+        for (lease, meant) in [(0, Departure::Graceful), (7, Departure::Unannounced)] {
+            let mut view = view();
+            let put = Row {
+                lease,
+                ..row(RAW, 1)
+            };
+            assert!(matches!(view.put(&put), Some(Change::Put(_))));
+            // A deletion does not say under which lease the key was.
+            let Some(Change::Removed { departure, .. }) = view.deleted(&row(RAW, 2)) else {
+                panic!("not removed");
+            };
+            assert_eq!(departure, meant);
+        }
     }
 
     #[test]

@@ -242,8 +242,9 @@ impl Follower {
     }
 
     fn announced(&self, key: &str) -> bool {
-        let seen = self.seen.get(key);
-        seen.is_some_and(|seen| seen.sound && self.departed.contains(&seen.incarnation))
+        let seen = self.seen.get(key).filter(|seen| seen.sound);
+        // What no session keeps alive has no session to lose: somebody has meant its deletion.
+        seen.is_some_and(|seen| seen.owner == 0 || self.departed.contains(&seen.incarnation))
     }
 
     fn removed(&mut self, key: &str) -> Option<Change> {
