@@ -28,4 +28,5 @@ mod write;
 
 pub use acl::Acl;
 pub use builder::ZkBuilder;
+pub use plimsoll_backend_kit::Credential;
 pub use registry::ZkRegistry;
