@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
 use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::ghost::Ghost;
@@ -35,9 +36,13 @@ const ALIGN: Duration = Duration::from_millis(100);
 /// The handle's end. Dropping it ends the task, which closes the session.
 pub(crate) struct Heart {
     shared: Arc<Shared>,
-    running: std::sync::Once,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
     /// Its end is the task's.
-    alive: Mutex<Option<watch::Sender<()>>>,
+    _alive: watch::Sender<()>,
+    task: AbortHandle,
 }
 
 #[derive(Debug)]
@@ -94,8 +99,7 @@ impl Heart {
         };
         Self {
             shared: Arc::new(shared),
-            running: std::sync::Once::new(),
-            alive: Mutex::new(None),
+            running: Mutex::new(None),
         }
     }
 
@@ -207,6 +211,7 @@ impl Heart {
 
     /// Returns once `life` is known to have been passed lately, or why not.
     pub(crate) async fn confirm(&self, life: &Life) -> Result<()> {
+        self.run();
         let asked = Instant::now();
         let lately = self.shared.config.fresh_pass();
         let mut beats = self.shared.beaten.subscribe();
@@ -240,13 +245,18 @@ impl Heart {
         });
     }
 
-    /// Starts the task, within the runtime of the first registration.
+    /// Starts the task in the present runtime, unless it runs in another that is still there.
     fn run(&self) {
-        self.running.call_once(|| {
+        // A panic while the lock was held cannot have left it half changed.
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.as_ref().is_none_or(|r| r.task.is_finished()) {
             let (alive, end) = watch::channel(());
-            *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Some(alive);
-            tokio::spawn(beat::run(Arc::clone(&self.shared), end));
-        });
+            let task = tokio::spawn(beat::run(Arc::clone(&self.shared), end));
+            *running = Some(Running {
+                _alive: alive,
+                task: task.abort_handle(),
+            });
+        }
     }
 }
 

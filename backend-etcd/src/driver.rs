@@ -2,8 +2,8 @@
 
 mod removal;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +37,7 @@ pub(crate) struct EtcdDriver {
     lease: Lease,
     fence: Fence,
     holdings: Arc<Holdings>,
-    sentinel: OnceLock<Sentinel>,
+    sentinel: Sentinel,
 }
 
 /// What stands at the two keys, and at the fence.
@@ -76,7 +76,7 @@ impl EtcdDriver {
             tree,
             fence: Fence::default(),
             holdings,
-            sentinel: OnceLock::new(),
+            sentinel: Sentinel::new(Arc::clone(&link)),
             config,
             link,
         }
@@ -84,12 +84,6 @@ impl EtcdDriver {
 
     pub(crate) fn granted(&self) -> Option<Granted> {
         self.lease.granted()
-    }
-
-    /// Started by the first claim, which is within a runtime.
-    fn sentinel(&self) -> &Sentinel {
-        self.sentinel
-            .get_or_init(|| Sentinel::start(Arc::clone(&self.link)))
     }
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
@@ -140,7 +134,7 @@ impl EtcdDriver {
         };
         let written = Arc::new(AtomicI64::new(revision));
         let key = keys.identity.as_str();
-        let sentinel = self.sentinel();
+        let sentinel = &self.sentinel;
         let watched = sentinel.attend(key, lease.id, incarnation, Arc::clone(&written));
         Ok(EtcdClaim {
             keys: keys.clone(),

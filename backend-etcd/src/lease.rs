@@ -3,12 +3,13 @@
 mod granting;
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{LeaseGrantOptions, LeaseKeepAliveStream, LeaseKeeper};
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::granting::{Granting, of_standing, window};
@@ -59,6 +60,8 @@ struct Shared {
 pub(crate) struct Lease {
     shared: Arc<Shared>,
     granting: Mutex<Granting>,
+    /// The task that keeps it.
+    keeping: std::sync::Mutex<Option<AbortHandle>>,
     /// Dropped with this.
     owner: watch::Sender<()>,
 }
@@ -81,6 +84,7 @@ impl Lease {
         Self {
             shared: Arc::new(shared),
             granting: Mutex::default(),
+            keeping: std::sync::Mutex::default(),
             owner: watch::Sender::new(()),
         }
     }
@@ -90,9 +94,19 @@ impl Lease {
         *self.shared.granted.borrow()
     }
 
+    /// Has `granted` kept in the present runtime, unless that is done in another that is still there.
+    fn keep_on(&self, granted: Granted) {
+        let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if keeping.as_ref().is_none_or(AbortHandle::is_finished) {
+            let kept = keep(Arc::clone(&self.shared), granted, self.owner.subscribe());
+            *keeping = Some(tokio::spawn(kept).abort_handle());
+        }
+    }
+
     /// The lease there is, or a new one. Many callers get one. Needs a tokio runtime.
     pub(crate) async fn obtain(&self) -> Result<Granted> {
         if let Some(granted) = self.granted() {
+            self.keep_on(granted);
             return Ok(granted);
         }
         let asked = Instant::now();
@@ -123,7 +137,7 @@ impl Lease {
                     failing: None,
                 });
                 shared.granted.send_replace(Some(granted));
-                tokio::spawn(keep(shared, granted, self.owner.subscribe()));
+                self.keep_on(granted);
                 Ok(granted)
             }
             Err(cause) => {
@@ -168,9 +182,10 @@ impl Lease {
         let mut granted = self.shared.granted.subscribe();
         let mut confirmed = self.shared.confirmed.subscribe();
         loop {
-            if granted.borrow_and_update().is_none_or(|g| g.id != id) {
+            let Some(present) = granted.borrow_and_update().filter(|g| g.id == id) else {
                 return Err(ended(id));
-            }
+            };
+            self.keep_on(present);
             let Confirmation { at, failing } = confirmed.borrow_and_update().clone();
             if at.is_some_and(|at| at + FRESH >= asked) {
                 return Ok(());

@@ -13,6 +13,7 @@ mod error;
 pub mod fuzz;
 mod history;
 mod holdings;
+mod home;
 mod keys;
 mod lease;
 mod link;

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::connect::{Connection, connect};
 use crate::error::{failed, is_nobodys_fault};
 use crate::history::History;
+use crate::home::Home;
 
 /// The longest pause between two rounds of attempts to connect.
 const RECONNECT_CAP: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub(crate) struct Link {
     config: Arc<Config>,
     history: History,
     current: Mutex<Option<Connection>>,
+    /// Where that was made.
+    home: Mutex<Option<Home>>,
     connections: AtomicU64,
     /// The endpoint to be tried next.
     next: AtomicUsize,
@@ -65,6 +68,7 @@ impl Link {
             config,
             history: History::default(),
             current: Mutex::new(None),
+            home: Mutex::new(None),
             connections: AtomicU64::new(0),
             // Many processes must not all begin with the same member.
             next: AtomicUsize::new(usize::try_from(first).unwrap_or(0)),
@@ -90,8 +94,21 @@ impl Link {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn home(&self) -> MutexGuard<'_, Option<Home>> {
+        // As above.
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection ends with the runtime that it was made in, and would not say so.
+    fn leave_what_is_gone(&self) {
+        if self.home().take_if(|home| home.is_gone()).is_some() {
+            *self.current() = None;
+        }
+    }
+
     /// The connection there is, or a new one. Cancel safe.
     pub(crate) async fn connection(&self) -> Result<Connection> {
+        self.leave_what_is_gone();
         if let Some(connection) = self.current().clone() {
             return Ok(connection);
         }
@@ -110,6 +127,7 @@ impl Link {
                 attempts.failures = 0;
                 attempts.refusal = None;
                 attempts.connected = Some(Instant::now());
+                *self.home() = Some(Home::here());
                 *self.current() = Some(connection.clone());
                 Ok(connection)
             }

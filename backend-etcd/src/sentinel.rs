@@ -4,8 +4,8 @@
 
 mod task;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use etcd_client::KeyValue;
 use plimsoll_discovery_api::{Error, Incarnation};
@@ -19,11 +19,17 @@ use crate::link::Link;
 /// Ends its task with it.
 #[derive(Debug)]
 pub(crate) struct Sentinel {
+    link: Arc<Link>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
     orders: mpsc::UnboundedSender<Order>,
     task: AbortHandle,
 }
 
-impl Drop for Sentinel {
+impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -58,15 +64,31 @@ struct Post {
 }
 
 impl Sentinel {
-    /// Needs a tokio runtime.
-    pub(crate) fn start(link: Arc<Link>) -> Self {
-        let (orders, received) = mpsc::unbounded_channel();
-        let task = tokio::spawn(Task::new(link, received).run()).abort_handle();
-        Self { orders, task }
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            running: Mutex::new(None),
+        }
+    }
+
+    /// To the task; started in the present runtime if that in which it ran has ended.
+    fn orders(&self) -> mpsc::UnboundedSender<Order> {
+        // A panic while the lock was held cannot have left it half changed.
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = running.take().filter(|r| !r.task.is_finished());
+        let present = present.unwrap_or_else(|| {
+            let (orders, received) = mpsc::unbounded_channel();
+            let task = Task::new(Arc::clone(&self.link), received);
+            let task = tokio::spawn(task.run()).abort_handle();
+            Running { orders, task }
+        });
+        let orders = present.orders.clone();
+        *running = Some(present);
+        orders
     }
 
     /// Watches `key`, which was written for `life` under `lease` at the revision `written`; that is
-    /// raised when it is written again.
+    /// raised when it is written again. Needs a tokio runtime.
     pub(crate) fn attend(
         &self,
         key: &str,
@@ -86,12 +108,13 @@ impl Sentinel {
             gone,
             attentive,
         };
-        let _ends_with_this = self.orders.send(Order::Attend(number, post));
+        let orders = self.orders();
+        let _ends_with_this = orders.send(Order::Attend(number, post));
         Watched {
             number,
             gone: is_gone,
             attentive: is_attentive,
-            orders: self.orders.clone(),
+            orders,
         }
     }
 }
@@ -111,9 +134,9 @@ impl Watched {
         self.gone.borrow().clone()
     }
 
-    /// Whether a loss would be told without being asked for.
+    /// Whether a loss would be told without being asked for: not once the task is gone.
     pub(crate) fn is_attended(&self) -> bool {
-        *self.attentive.borrow()
+        *self.attentive.borrow() && self.attentive.has_changed().is_ok()
     }
 
     /// Returns when the key is lost; never otherwise. Cancel safe.

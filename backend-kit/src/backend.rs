@@ -10,6 +10,7 @@ use plimsoll_discovery_api::{
 };
 use tokio::time::Instant;
 
+use crate::leftovers::Leftovers;
 use crate::lifeline::Lifeline;
 use crate::log::FailureLog;
 use crate::reconciler::{self, bounded};
@@ -18,12 +19,14 @@ use crate::{Driver, Interest, Listing};
 
 /// A [`Registry`] over a [`Driver`].
 ///
-/// Must be used within a tokio runtime. Cheap to clone; clones share the supervisors.
+/// Must be used within a tokio runtime, and may be used in several, one after the other or at one
+/// time: what is begun in one ends with it. Cheap to clone; clones share the supervisors.
 pub struct Backend<D: Driver> {
     driver: Arc<D>,
     supervisors: Arc<Supervisors>,
     lifeline: Lifeline,
     failures: FailureLog,
+    leftovers: Leftovers,
     /// For jitter alone.
     rng: Arc<Mutex<Rng>>,
 }
@@ -43,6 +46,7 @@ impl<D: Driver> Backend<D> {
             supervisors: Arc::default(),
             lifeline: Lifeline::new(),
             failures: FailureLog::default(),
+            leftovers: Leftovers::default(),
             rng: Arc::new(Mutex::new(rng)),
         }
     }
@@ -54,6 +58,7 @@ impl<D: Driver> Backend<D> {
     }
 
     fn follow(&self, service: &ServiceName, interest: Interest) -> Watch {
+        self.leftovers.take_up();
         let shared = (&self.lifeline, &self.failures);
         self.supervisors
             .watch(&self.driver, service, interest, shared, self.fork_rng())
@@ -78,13 +83,14 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn register(&self, instance: Instance) -> Result<Registration> {
         reconciler::check(&*self.driver, &instance).map_err(|e| self.named("register", e))?;
-        Ok(reconciler::spawn(
-            Arc::clone(&self.driver),
-            instance,
-            self.lifeline.clone(),
-            self.failures.clone(),
-            self.fork_rng(),
-        ))
+        self.leftovers.take_up();
+        let shared = reconciler::Shared {
+            lifeline: self.lifeline.clone(),
+            failures: self.failures.clone(),
+            leftovers: self.leftovers.clone(),
+        };
+        let driver = Arc::clone(&self.driver);
+        Ok(reconciler::spawn(driver, instance, shared, self.fork_rng()))
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<Watch> {
@@ -96,6 +102,7 @@ impl<D: Driver> Registry for Backend<D> {
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
+        self.leftovers.take_up();
         let call = self.driver.list(service);
         let listing = bounded(self.driver.timings().list_timeout, call).await;
         let of = |e: Error| {
@@ -106,6 +113,7 @@ impl<D: Driver> Registry for Backend<D> {
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
+        self.leftovers.take_up();
         let call = self.driver.services();
         let services = bounded(self.driver.timings().list_timeout, call).await;
         let mut services = services.map_err(|e| self.named("services", e))?;
@@ -139,6 +147,7 @@ impl<D: Driver> Clone for Backend<D> {
             supervisors: Arc::clone(&self.supervisors),
             lifeline: self.lifeline.clone(),
             failures: self.failures.clone(),
+            leftovers: self.leftovers.clone(),
             rng: Arc::clone(&self.rng),
         }
     }

@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{
     Capabilities, Error, Incarnation, Instance, InstanceId, Result, Revision, ServiceName,
 };
 
-use crate::Timings;
+use crate::{Task, Timings};
 
 /// What is to be written of a registration.
 #[derive(Clone, Debug)]
@@ -107,6 +107,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// [`Timings::lease`] counts, and renewals come at least three times as often.
     fn granted_lease(&self, _claim: &Self::Claim) -> Option<Duration> {
         None
+    }
+
+    /// Carries out `task` in a runtime of the driver's own, which outlives those of its users; gives
+    /// it back where the driver has none.
+    ///
+    /// # Errors
+    /// The task.
+    fn carry(&self, task: Task) -> std::result::Result<(), Task> {
+        Err(task)
     }
 
     /// Returns when the driver has learned, with authority, that the record is gone; never

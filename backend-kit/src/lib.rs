@@ -15,6 +15,7 @@ mod foreign;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod leftovers;
 mod lifeline;
 mod log;
 mod reconciler;
@@ -37,6 +38,7 @@ pub use due::due;
 pub use escape::{escape, unescape};
 pub use followed::Followed;
 pub use foreign::{Foreign, foreign_id};
+pub use leftovers::Task;
 pub use settings::{check_root, invalid_setting, read_host};
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};

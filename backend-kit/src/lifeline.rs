@@ -20,7 +20,7 @@ impl Lifeline {
 }
 
 /// Sees the last [`Lifeline`] go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LifelineEnd(watch::Receiver<()>);
 
 impl LifelineEnd {

@@ -109,7 +109,7 @@ impl From<Freshness> for Standing {
 }
 
 /// Tells how one registration, or one watch, stands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StateLog {
     failures: FailureLog,
     backend: &'static str,

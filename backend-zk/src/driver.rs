@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
+use plimsoll_backend_kit::{
+    Driver, Interest, Listing, Record, Release, Subscription, Task, Timings,
+};
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::watch;
 use zookeeper_client::{
@@ -153,6 +155,13 @@ impl Driver for ZkDriver {
         // A session that was resumed may have been granted for less than before.
         let current = self.session_timeout().unwrap_or(claim.granted);
         Some(claim.granted.min(current))
+    }
+
+    fn carry(&self, task: Task) -> std::result::Result<(), Task> {
+        match self.session.get() {
+            Some(session) => session.carry(task),
+            None => Err(task),
+        }
     }
 
     async fn lost(&self, claim: &ZkClaim) -> Error {

@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acl;
+mod background;
 mod builder;
 mod claim;
 mod codec;

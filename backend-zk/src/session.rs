@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_backend_kit::Task;
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Client, Error as Native, SessionInfo, SessionState};
 
+use crate::background::Background;
 use crate::builder::Config;
 use crate::connect::{Abilities, asked_again, connect};
 
@@ -62,13 +63,9 @@ impl Connection {
 pub(crate) struct Session {
     link: watch::Receiver<Link>,
     limit: Duration,
-    task: AbortHandle,
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    /// Dropped with this.
+    _end: oneshot::Sender<()>,
+    background: Option<Background>,
 }
 
 impl fmt::Debug for Session {
@@ -84,8 +81,38 @@ impl Session {
     pub(crate) fn open(config: Arc<Config>) -> Self {
         let (sender, link) = watch::channel(Link::default());
         let limit = config.timings.call_timeout;
-        let task = tokio::spawn(keep(config, sender)).abort_handle();
-        Self { link, limit, task }
+        let (end, ended) = oneshot::channel();
+        let kept = async move {
+            tokio::select! {
+                () = keep(config, sender) => {}
+                _ = ended => {}
+            }
+        };
+        let background = match Background::start() {
+            Ok(background) => Some(background),
+            Err(error) => {
+                tracing::warn!(%error, "no thread for the session, which ends with this runtime");
+                None
+            }
+        };
+        let session = Self {
+            link,
+            limit,
+            _end: end,
+            background,
+        };
+        if let Err(kept) = session.carry(Box::pin(kept)) {
+            tokio::spawn(kept);
+        }
+        session
+    }
+
+    /// Runs `task` where the session is kept; gives it back if that is in one of its users' runtimes.
+    pub(crate) fn carry(&self, task: Task) -> std::result::Result<(), Task> {
+        match &self.background {
+            Some(background) => background.spawn(task),
+            None => Err(task),
+        }
     }
 
     pub(crate) fn links(&self) -> watch::Receiver<Link> {

@@ -43,6 +43,10 @@ const PATIENT: &str = "PLIMSOLL_PROVIDER_PATIENT";
 const PATIENT_CONNECT: Duration = Duration::from_secs(7);
 const PATIENT_SESSION: Duration = Duration::from_secs(12);
 
+/// What is alive in each of so many runtimes as it ends.
+const ALIVE: usize = 300;
+const ENDINGS: usize = 6;
+
 fn registry() -> ZkRegistry {
     let address = variable(ADDRESS).parse();
     let mut builder = builder(address.unwrap());
@@ -75,6 +79,43 @@ async fn provider_process() {
         }
         time.tell_of_jumps();
     }
+}
+
+/// The same, for one whose runtimes end with much that is alive in them.
+#[test]
+#[ignore = "a process of the other tests"]
+fn ending_process() {
+    for round in 0..ENDINGS {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .unwrap();
+        let registry = registry();
+        let alive = runtime.block_on(async {
+            let mut registrations = Vec::new();
+            let mut watches = Vec::new();
+            for index in 0..ALIVE {
+                let instance = Instance::builder("orders", "10.0.0.9", 9090);
+                let instance = instance
+                    .with_id(format!("{round}-{index}"))
+                    .build()
+                    .unwrap();
+                registrations.push(registry.register(instance).await.unwrap());
+                let service = format!("s{index}").parse().unwrap();
+                watches.push(registry.watch(&service).await.unwrap());
+            }
+            for registration in &registrations {
+                let is_live = RegistrationState::is_live;
+                registration.states().wait_for(is_live).await.unwrap();
+            }
+            (registrations, watches)
+        });
+        drop(runtime);
+        println!("ended: {ALIVE}");
+        drop((alive, registry));
+    }
+    println!("done: {ENDINGS}");
 }
 
 /// The same, for one that watches.
@@ -487,4 +528,18 @@ async fn who_is_suspect_stays_so_for_the_grace_however_the_clock_jumps() {
     consumer.says("view", |view| !view.contains("z in ")).await;
     let took = suspected.elapsed();
     assert!(took < grace + SLACK, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_with_registrations_alive_ends_without_a_panic() {
+    if !available() {
+        return;
+    }
+    let bench = Bench::set().await;
+    let mut command = command("ending_process", &bench);
+    let running = Running::start(&bench, "ending", command.env(PATIENT, ""));
+    running.says("done", |_| true).await;
+    let log = fs::read_to_string(&running.log).unwrap();
+    assert!(!log.contains("panicked"), "{log}");
+    assert_eq!(running.said("ended").len(), ENDINGS);
 }

@@ -158,6 +158,10 @@ pub trait RegistrationControl: fmt::Debug + Send + Sync + 'static {
 /// A server's place in the registry: a desired state that the backend keeps true, however often
 /// the registry fails, until it is given up.
 ///
+/// It ends with the runtime that it was begun in: its state is `Lost` then, for good, with a cause of
+/// the kind [`Closed`](ErrorKind::Closed), and its entry is removed by whatever still uses the registry's
+/// handle, or runs out.
+///
 /// Dropping it gives it up without waiting: the entry is removed in the background, or by the
 /// registry itself once the lease runs out. [`deregister`](Self::deregister) is the way to know.
 #[derive(Debug)]

@@ -9,13 +9,18 @@ use crate::{Capabilities, Instance, Registration, Result, ServiceName, Snapshot,
 
 /// Where servers publish that they exist, and clients find them.
 ///
-/// A handle: cheap to share, and nothing ends with it. Each [`Registration`] and each [`Watch`]
+/// A handle: cheap to share, and nothing ends with it. It is used within a tokio runtime, and may be
+/// used in several. Each [`Registration`] and each [`Watch`]
 /// lives until it is dropped itself. Implementors build on `plimsoll-backend-kit` and prove
 /// themselves with the `conformance` feature; each sentence under *Behaviour* has a case there.
 ///
 /// # Behaviour
 /// - Registrations and watches outlive the handle they came from.
 /// - Once everything is dropped, no task is left behind.
+/// - What was begun in a runtime that has ended says so: registrations are `Lost`, watches stale, both
+///   for good and with the cause, and the records are removed or expire.
+/// - A handle goes on working in another runtime than the one that it was first used in, which may have
+///   ended.
 /// - Every change of a registration's state and of a watch's freshness is one line on the log, at
 ///   `WARN` if it is for the worse and at `INFO` if for the better, that names the service and the
 ///   cause.

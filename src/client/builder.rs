@@ -137,7 +137,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Checks everything and starts the client, in the present tokio runtime.
+    /// Checks everything and starts the client, in the present tokio runtime. Once that has ended the
+    /// client knows no more than it did, and says so: its snapshot is stale.
     ///
     /// The registry need not be up: until its first answer, picks are refused as
     /// [`NotYetKnown`](super::NoEndpointReason::NotYetKnown). What is known already can be picked

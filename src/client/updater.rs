@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use plimsoll_discovery_api::{
-    Balancer, Endpoint, Endpoints, Error, Freshness, Member, Snapshot, Watch,
+    Balancer, Endpoint, Endpoints, Error, ErrorKind, Freshness, Member, Snapshot, Watch,
 };
 use tokio::sync::{Notify, watch};
 
@@ -128,7 +128,7 @@ impl Updater {
         self.snapshot = Some(snapshot);
     }
 
-    /// For when the backend has stopped for good: the last good set stays.
+    /// For when nothing follows the registry any more: the last good set stays.
     fn mark_stale(&mut self) {
         if let Some(snapshot) = self
             .snapshot
@@ -210,6 +210,22 @@ impl Updater {
                     source: Some(error),
                 }
             })
+    }
+}
+
+/// The runtime has ended, or nobody can pick any more. Whoever still can, from outside, is told.
+impl Drop for Updater {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.shared) == 1 {
+            return;
+        }
+        if self.snapshot.is_some() {
+            self.mark_stale();
+            self.publish();
+        } else {
+            let why = "the runtime of the client has ended";
+            self.await_answer(Error::new(ErrorKind::Closed, why));
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use super::hold::{Holding, HoldingEnd};
 use super::{Desired, FlushReply, Removal, named, not_live};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
+use crate::leftovers::{Leftovers, WeakLeftovers, abandoned};
 use crate::lifeline::LifelineEnd;
 use crate::log::StateLog;
 use crate::{Driver, Record, Release, Timings};
@@ -32,6 +33,7 @@ pub(super) struct Parts<D> {
     pub(super) gauge: Arc<LoadGauge>,
     pub(super) flushes: mpsc::Receiver<FlushReply>,
     pub(super) lifeline: LifelineEnd,
+    pub(super) leftovers: Leftovers,
     pub(super) rng: Rng,
 }
 
@@ -52,9 +54,13 @@ pub(super) struct Actor<D: Driver> {
     /// The latest lives that have ended, of which the registry may still hold the record, or may
     /// come to hold it when a call that was given up arrives after all.
     former: Vec<Incarnation>,
+    /// The life that is held now.
+    held: Option<Incarnation>,
     was_live: bool,
     /// Since when another owner holds the id.
     contested: Option<Instant>,
+    /// All that is left to be done is the removal, which is seen to.
+    ended: bool,
 }
 
 impl<D: Driver> Actor<D> {
@@ -66,8 +72,10 @@ impl<D: Driver> Actor<D> {
             claiming: None,
             in_doubt: false,
             former: Vec::new(),
+            held: None,
             was_live: false,
             contested: None,
+            ended: false,
         }
     }
 
@@ -79,8 +87,10 @@ impl<D: Driver> Actor<D> {
             };
             self.was_live = true;
             let (claim, incarnation) = (Arc::clone(&claimed.claim), claimed.record.incarnation);
+            self.held = Some(incarnation);
             let in_doubt = std::mem::take(&mut self.in_doubt);
             let end = Holding::new(&mut self.parts, claimed, in_doubt).run().await;
+            self.held = None;
             self.former.push(incarnation);
             if self.former.len() > FORMER_LIVES {
                 self.former.remove(0);
@@ -95,7 +105,12 @@ impl<D: Driver> Actor<D> {
         };
         self.show(RegistrationState::Deregistered);
         self.parts.flushes.close();
-        self.remove(claim.as_deref()).await;
+        while let Ok(reply) = self.parts.flushes.try_recv() {
+            // Whoever waits finds out why there is no answer.
+            drop(reply);
+        }
+        self.ended = true;
+        self.removing().run(claim.as_deref()).await;
     }
 
     /// Claims until it succeeds; `None` if the registration is given up before.
@@ -170,43 +185,123 @@ impl<D: Driver> Actor<D> {
         }
     }
 
-    /// Removes every life that may have been left, until that is confirmed. Ends early only when
-    /// nobody holds anything of the registry any more, after one last attempt.
-    async fn remove(&mut self, claim: Option<&D::Claim>) {
-        let incarnations: Vec<_> = self.former.iter().copied().chain(self.claiming).collect();
-        let instance = Arc::clone(&self.parts.desired.borrow().instance);
+    /// The removal of every life that may have been left.
+    fn removing(&self) -> Removing<D> {
+        let parts = &self.parts;
+        let instance = Arc::clone(&parts.desired.borrow().instance);
+        let lives = self.former.iter().copied();
         let release = Release {
             service: instance.service().clone(),
             id: instance.id().clone(),
-            incarnations,
+            incarnations: lives.chain(self.held).chain(self.claiming).collect(),
         };
-        let mut attempts = Attempts::new(self.parts.timings.backoff);
-        let mut last = release.incarnations.is_empty();
-        while !release.incarnations.is_empty() {
-            let driver = Arc::clone(&self.parts.driver);
-            let Err(cause) = self.parts.call(driver.release(&release, claim)).await else {
-                break;
-            };
-            let cause = named(&*driver, "deregister", cause);
-            self.parts.log.failed("deregistration", &cause);
-            let mut delay = attempts.failed(&mut self.parts.rng);
-            if !cause.is_retryable() {
-                delay = delay.max(PERMANENT_RETRY);
-            }
-            self.parts.removal.send_replace(Removal::Failing(cause));
-            if last {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = self.parts.lifeline.reached() => last = true,
-            }
+        Removing {
+            timings: parts.timings,
+            driver: Arc::clone(&parts.driver),
+            release,
+            removal: parts.removal.clone(),
+            log: parts.log.clone(),
+            lifeline: parts.lifeline.clone(),
+            leftovers: parts.leftovers.downgrade(),
+            rng: parts.rng.clone(),
+            ended: false,
         }
-        self.parts.removal.send_replace(Removal::Done);
     }
 
     fn show(&mut self, state: RegistrationState) {
         self.parts.show(state);
+    }
+}
+
+/// The runtime has ended, or a driver has panicked: nobody keeps the registration any more.
+impl<D: Driver> Drop for Actor<D> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let parts = &self.parts;
+        parts.state.send_if_modified(|state| {
+            let is_final = matches!(state, RegistrationState::Deregistered);
+            if !is_final {
+                let cause = named(&*parts.driver, "hold", abandoned("the registration"));
+                *state = RegistrationState::Lost { cause };
+            }
+            !is_final
+        });
+        // Left to others by being dropped.
+        drop(self.removing());
+    }
+}
+
+/// Removes every life that may have been left.
+struct Removing<D: Driver> {
+    timings: Timings,
+    driver: Arc<D>,
+    release: Release,
+    removal: watch::Sender<Removal>,
+    log: StateLog,
+    lifeline: LifelineEnd,
+    leftovers: WeakLeftovers,
+    rng: Rng,
+    /// It is confirmed, or given up.
+    ended: bool,
+}
+
+/// Whoever comes next goes on with it.
+impl<D: Driver> Drop for Removing<D> {
+    fn drop(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let Some(leftovers) = self.leftovers.upgrade() else {
+            return;
+        };
+        let again = Self {
+            timings: self.timings,
+            driver: Arc::clone(&self.driver),
+            release: self.release.clone(),
+            removal: self.removal.clone(),
+            log: self.log.clone(),
+            lifeline: self.lifeline.clone(),
+            leftovers: self.leftovers.clone(),
+            rng: self.rng.clone(),
+            ended: false,
+        };
+        let task = async move { again.run(None).await };
+        leftovers.leave(&*self.driver, Box::pin(task));
+    }
+}
+
+impl<D: Driver> Removing<D> {
+    /// Returns once it is confirmed. Ends earlier only when nobody holds anything of the registry
+    /// any more, after one last attempt.
+    async fn run(mut self, claim: Option<&D::Claim>) {
+        let mut attempts = Attempts::new(self.timings.backoff);
+        let limit = self.timings.call_timeout;
+        let mut last = false;
+        while !self.release.incarnations.is_empty() {
+            let release = self.driver.release(&self.release, claim);
+            let Err(cause) = bounded(limit, release).await else {
+                break;
+            };
+            let cause = named(&*self.driver, "deregister", cause);
+            self.log.failed("deregistration", &cause);
+            let mut delay = attempts.failed(&mut self.rng);
+            if !cause.is_retryable() {
+                delay = delay.max(PERMANENT_RETRY);
+            }
+            self.removal.send_replace(Removal::Failing(cause));
+            if last {
+                self.ended = true;
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.lifeline.reached() => last = true,
+            }
+        }
+        self.ended = true;
+        self.removal.send_replace(Removal::Done);
     }
 }
 

@@ -204,6 +204,9 @@ impl<'a, D: Driver> Holding<'a, D> {
     fn start_lifecycle(&mut self, updating: Option<Arc<Instance>>) {
         let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
         let limit = self.parts.timings.call_timeout;
+        if updating.is_none() {
+            self.parts.leftovers.take_up();
+        }
         let call: Call = match &updating {
             None => Box::pin(async move {
                 let renewed = bounded(limit, driver.renew(&claim)).await;

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Actor;
 pub(crate) use self::actor::bounded;
+use crate::leftovers::{Leftovers, abandoned};
 use crate::lifeline::Lifeline;
 use crate::log::{FailureLog, StateLog};
 use crate::{Driver, Record, Timings};
@@ -68,14 +69,26 @@ pub(crate) fn named<D: Driver>(driver: &D, operation: &'static str, error: Error
         .with_operation(operation)
 }
 
+/// What all registrations of a handle share, beside its driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) lifeline: Lifeline,
+    pub(crate) failures: FailureLog,
+    pub(crate) leftovers: Leftovers,
+}
+
 /// Starts the actor for `instance`.
 pub(crate) fn spawn<D: Driver>(
     driver: Arc<D>,
     instance: Instance,
-    lifeline: Lifeline,
-    failures: FailureLog,
+    shared: Shared,
     mut rng: Rng,
 ) -> Registration {
+    let Shared {
+        lifeline,
+        failures,
+        leftovers,
+    } = shared;
     let timings = driver.timings();
     let (service, id) = (instance.service().clone(), instance.id().clone());
     let backend = driver.capabilities().backend;
@@ -98,6 +111,7 @@ pub(crate) fn spawn<D: Driver>(
         gauge: Arc::clone(&gauge),
         flushes: flushes_seen,
         lifeline: lifeline.end(),
+        leftovers: leftovers.clone(),
         rng: Rng::from_seed(rng.next_u64()),
     });
     tokio::spawn(actor.run());
@@ -110,6 +124,7 @@ pub(crate) fn spawn<D: Driver>(
         desired,
         removal: removal_seen,
         timings,
+        leftovers,
         _lifeline: lifeline,
     };
     Registration::new(Box::new(control), states, LoadHandle::new(gauge, publisher))
@@ -122,6 +137,7 @@ struct Control<D: Driver> {
     desired: watch::Sender<Desired>,
     removal: watch::Receiver<Removal>,
     timings: Timings,
+    leftovers: Leftovers,
     _lifeline: Lifeline,
 }
 
@@ -141,9 +157,12 @@ impl<D: Driver> RegistrationControl for Control<D> {
     fn update(&self, instance: Instance) -> Result<()> {
         let mut result = Ok(());
         let sound = check(&*self.driver, &instance);
+        let is_kept = !self.desired.is_closed();
         self.desired.send_if_modified(|desired| {
             if desired.given_up {
                 result = Err(closed());
+            } else if !is_kept {
+                result = Err(abandoned("the registration"));
             } else if !desired.instance.is_same_server(&instance) {
                 let (is, was) = (instance.authority(), desired.instance.authority());
                 let why = "is of another server (service, id and address cannot be changed)";
@@ -161,6 +180,7 @@ impl<D: Driver> RegistrationControl for Control<D> {
 
     async fn deregister(&self) -> Result<()> {
         self.give_up();
+        self.leftovers.take_up();
         let mut removal = self.removal.clone();
         let ended = |state: &Removal| match state {
             Removal::Waiting => false,

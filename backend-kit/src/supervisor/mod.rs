@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use plimsoll_discovery_api::{Error, Rng, ServiceName, Snapshot, Watch};
+use tokio::runtime;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -21,9 +22,10 @@ use crate::lifeline::Lifeline;
 use crate::log::{FailureLog, StateLog};
 use crate::{Driver, Interest};
 
-/// The supervisors of one registry, by service; each lives while somebody watches.
+/// The supervisors of one registry, by service, and by the runtime that each runs in and ends with;
+/// each lives while somebody watches.
 #[derive(Debug, Default)]
-pub(crate) struct Supervisors(Mutex<HashMap<ServiceName, Weak<Supervisor>>>);
+pub(crate) struct Supervisors(Mutex<HashMap<(ServiceName, runtime::Id), Weak<Supervisor>>>);
 
 /// A running supervisor. Dropping it ends its task.
 #[derive(Debug)]
@@ -55,7 +57,8 @@ impl Supervisors {
     ) -> Watch {
         // A panic while the lock was held cannot have left the map half changed.
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = running.get(service).and_then(Weak::upgrade);
+        let key = (service.clone(), runtime::Handle::current().id());
+        let alive = running.get(&key).and_then(Weak::upgrade);
         let supervisor = alive.filter(|s| !s.task.is_finished()).unwrap_or_else(|| {
             running.retain(|_, supervisor| supervisor.strong_count() > 0);
             let (state, states) = watch::channel(None);
@@ -78,7 +81,7 @@ impl Supervisors {
                 _lifeline: lifeline.clone(),
             };
             let supervisor = Arc::new(supervisor);
-            running.insert(service.clone(), Arc::downgrade(&supervisor));
+            running.insert(key, Arc::downgrade(&supervisor));
             supervisor
         });
         supervisor.interest.send_if_modified(|known| {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::table::{Applied, Table};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
+use crate::leftovers::abandoned;
 use crate::log::{Standing, StateLog};
 use crate::reconciler::{bounded, named};
 use crate::{Driver, Interest, Timings, Updates};
@@ -173,24 +174,33 @@ impl<D: Driver> Task<D> {
         self.view.state.send_replace(Some(Arc::new(snapshot)));
     }
 
-    /// Keeps the last good set, once there is one, and says that it is no longer followed and why.
     fn failed(&mut self, cause: Error) {
         let is_known = self.view.state.borrow().is_some();
         let standing = if is_known {
-            let since = Timestamp::from(self.heard.into_std());
-            Freshness::Stale { since }.into()
+            self.stale().into()
         } else {
             Standing::UNKNOWN
         };
         self.view.log.stands(standing, Some(&cause));
+        self.show_stale(cause);
+    }
+}
+
+impl<D> Task<D> {
+    fn stale(&self) -> Freshness {
+        Freshness::Stale {
+            since: Timestamp::from(self.heard.into_std()),
+        }
+    }
+
+    /// Keeps the last good set, once there is one, and says that it is no longer followed and why.
+    fn show_stale(&mut self, cause: Error) {
         // Before the state, so that whoever is told of that finds the cause.
         self.view.error.send_replace(Some(cause.clone()));
         if self.shows_live() {
             self.published = Some(Instant::now());
             self.to_show = None;
-            let since = Timestamp::from(self.heard.into_std());
-            let stale = self.table.snapshot(Freshness::Stale { since });
-            let stale = stale.with_cause(cause);
+            let stale = self.table.snapshot(self.stale()).with_cause(cause);
             self.view.state.send_replace(Some(Arc::new(stale)));
         }
     }
@@ -200,6 +210,13 @@ impl<D: Driver> Task<D> {
         state
             .as_deref()
             .is_some_and(|snapshot| snapshot.freshness().is_live())
+    }
+}
+
+/// Nobody watches any more, or the runtime has ended, which those who watch are told.
+impl<D> Drop for Task<D> {
+    fn drop(&mut self) {
+        self.show_stale(abandoned("the watch"));
     }
 }
 

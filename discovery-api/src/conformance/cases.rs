@@ -51,9 +51,11 @@ macro_rules! __conformance_cases {
                 dropping_a_registration_removes_the_instance
             }
             handle {
+                a_handle_works_on_in_another_runtime
                 capabilities_are_sane
                 dropping_everything_leaves_no_task
                 registrations_and_watches_outlive_their_handle
+                what_was_begun_in_a_runtime_that_has_ended_says_so
             }
             lease {
                 a_load_write_of_a_former_incarnation_is_refused

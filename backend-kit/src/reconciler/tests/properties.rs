@@ -11,7 +11,6 @@ use tokio::time::{advance, sleep};
 use super::world::{Mode, Script};
 use crate::Timings;
 use crate::lifeline::Lifeline;
-use crate::log::FailureLog;
 use crate::reconciler::spawn;
 
 /// From the end of the last fault to the desired state: a call that hangs out its time, a late one
@@ -124,8 +123,7 @@ fn start(script: &Script, seed: u64) -> Registration {
     spawn(
         Arc::new(script.clone()),
         instance(),
-        Lifeline::new(),
-        FailureLog::default(),
+        super::scenarios::shared(Lifeline::new()),
         Rng::from_seed(seed),
     )
 }

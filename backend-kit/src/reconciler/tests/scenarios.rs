@@ -9,9 +9,10 @@ use plimsoll_discovery_api::{
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::world::{Mode, Script};
+use crate::leftovers::Leftovers;
 use crate::lifeline::Lifeline;
 use crate::log::FailureLog;
-use crate::reconciler::spawn;
+use crate::reconciler::{Shared, spawn};
 use crate::{Driver, Timings};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -23,12 +24,19 @@ fn instance() -> Instance {
         .unwrap()
 }
 
+pub(super) fn shared(lifeline: Lifeline) -> Shared {
+    Shared {
+        lifeline,
+        failures: FailureLog::default(),
+        leftovers: Leftovers::default(),
+    }
+}
+
 pub(super) fn start(script: &Script) -> Registration {
     spawn(
         Arc::new(script.clone()),
         instance(),
-        Lifeline::new(),
-        FailureLog::default(),
+        shared(Lifeline::new()),
         Rng::from_seed(1),
     )
 }
@@ -354,14 +362,8 @@ async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
     let script = Script::new();
     let lifeline = Lifeline::new();
     let driver = Arc::new(script.clone());
-    let held = lifeline.clone();
-    let registration = spawn(
-        driver,
-        instance(),
-        held,
-        FailureLog::default(),
-        Rng::from_seed(1),
-    );
+    let held = shared(lifeline.clone());
+    let registration = spawn(driver, instance(), held, Rng::from_seed(1));
     live(&registration).await;
     script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
     drop(registration);
@@ -460,4 +462,38 @@ async fn flush_confirms_the_value_of_the_call_and_says_when_it_cannot() {
         script.visible().is_some(),
         "a failed load write costs no lease"
     );
+}
+
+#[test]
+fn what_a_runtime_that_has_ended_leaves_is_removed_in_the_next() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (script, shared) = (Script::new(), shared(Lifeline::new()));
+    let begin = async {
+        let driver = Arc::new(script.clone());
+        let registration = spawn(driver, instance(), shared.clone(), Rng::from_seed(1));
+        live(&registration).await;
+        registration
+    };
+    let registration = runtime().block_on(begin);
+    let state = registration.state();
+    let is_told =
+        matches!(&state, RegistrationState::Lost { cause } if cause.kind() == ErrorKind::Closed);
+    assert!(is_told, "{state}");
+    assert!(script.visible().is_some(), "nobody was there to remove it");
+    let update = registration.update(instance()).unwrap_err();
+    assert_eq!(update.kind(), ErrorKind::Closed);
+    runtime().block_on(async {
+        // Whoever does anything with the handle.
+        shared.leftovers.take_up();
+        sleep(SECOND).await;
+        assert!(script.visible().is_none());
+        registration.deregister().await.unwrap();
+    });
+    no_violations(&script);
 }

@@ -408,3 +408,29 @@ async fn what_was_being_gathered_when_loads_were_asked_for_is_shown_all_the_same
     assert_eq!(ids(&*next(&mut members).await), ["a", "b"]);
     assert!(at.elapsed() <= script.timings.coalesce);
 }
+
+#[test]
+fn a_watch_ends_with_its_own_runtime_and_with_no_other() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let (one, other) = (runtime(), runtime());
+    let (script, backend, mut ending) = one.block_on(watched(&["a"]));
+    let mut staying = other.block_on(async { backend.watch(&service()).await.unwrap() });
+    other.block_on(next(&mut staying));
+    drop(one);
+    let last = ending.latest().unwrap();
+    assert!(!last.freshness().is_live() && last.cause().is_some());
+    assert_eq!(ending.last_error().unwrap().kind(), ErrorKind::Closed);
+    other.block_on(async {
+        assert!(ending.next().await.is_some(), "the stale one");
+        assert!(ending.next().await.is_none(), "the end");
+        script.source().put(entry("b", 100));
+        assert_eq!(ids(&*next(&mut staying).await), ["a", "b"]);
+        assert!(staying.last_error().is_none());
+    });
+}
