@@ -25,7 +25,16 @@
 //!   [`LocalClient`] where a loop does little but pick.
 //! - [`balancers`] holds the algorithms; [`HealthCheck`] checks endpoints actively.
 //!
-//! Everything runs in the tokio runtime it is made in.
+//! Everything runs in the tokio runtime it is made in, and says so once that has ended: registrations
+//! are lost and snapshots stale, with the cause. A registry's handle works in any runtime.
+//!
+//! # The log
+//!
+//! By `tracing`: each change of a registration (`registration is lost`) and of a watch (`watch is
+//! stale`) is one line, at `WARN` for the worse and `INFO` for the better, with `service`, `id`, what it
+//! `was`, how long that `lasted`, how many `failures` there were meanwhile, and the `cause`. Failures
+//! that change nothing (`registration fails; trying again`) are told of once a minute for each cause,
+//! with their number.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;

@@ -28,12 +28,13 @@ impl Drop for Home {
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Builder;
+
     use super::*;
 
     #[test]
     fn a_home_is_gone_once_its_runtime_has_ended() {
-        let runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = { runtime }.build().expect("a runtime");
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
         let home = runtime.block_on(async { Home::here() });
         assert!(!home.is_gone());
         drop(runtime);

@@ -51,7 +51,8 @@ impl Watch {
     /// While the registry has never been reached it waits; when contact is lost it returns the
     /// last good snapshot marked [`Stale`](crate::Freshness::Stale).
     ///
-    /// Returns `None` once the backend has stopped for good.
+    /// Returns `None` once the backend has stopped for good, or the runtime has ended in which the watch
+    /// was begun; the last state before that is stale.
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.

@@ -130,13 +130,11 @@ impl Updater {
 
     /// For when nothing follows the registry any more: the last good set stays.
     fn mark_stale(&mut self) {
-        if let Some(snapshot) = self
-            .snapshot
-            .take_if(|snapshot| snapshot.freshness().is_live())
-        {
+        let is_live = |snapshot: &mut Arc<Snapshot>| snapshot.freshness().is_live();
+        if let Some(snapshot) = self.snapshot.take_if(is_live) {
             let since = self.shared.clock.now();
             let stale = Snapshot::clone(&snapshot).with_freshness(Freshness::Stale { since });
-            self.snapshot = Some(Arc::new(stale));
+            self.snapshot = Some(Arc::new(stale.with_cause(ended())));
         }
     }
 
@@ -219,14 +217,21 @@ impl Drop for Updater {
         if Arc::strong_count(&self.shared) == 1 {
             return;
         }
-        if self.snapshot.is_some() {
-            self.mark_stale();
-            self.publish();
-        } else {
-            let why = "the runtime of the client has ended";
-            self.await_answer(Error::new(ErrorKind::Closed, why));
+        self.mark_stale();
+        match &self.snapshot {
+            Some(snapshot) => {
+                // Nothing of the user's runs here.
+                let view = self.shared.view.load();
+                let view = view.with_snapshot(Arc::clone(snapshot));
+                self.shared.publish(view);
+            }
+            None => self.await_answer(ended()),
         }
     }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the registry is followed no more")
 }
 
 fn find<'a>(endpoints: &'a Endpoints, member: &Member) -> Option<&'a Arc<Endpoint>> {

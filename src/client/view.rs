@@ -68,6 +68,18 @@ impl View {
         }
     }
 
+    /// The same of all else, with another word of the registry's on the same members.
+    pub(super) fn with_snapshot(&self, snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            generation: 0,
+            snapshot: Some(snapshot),
+            endpoints: Arc::clone(&self.endpoints),
+            eligible: Arc::clone(&self.eligible),
+            failing_open: self.failing_open,
+            choice: self.choice.clone(),
+        }
+    }
+
     /// What the registry said; `None` before its first answer.
     #[must_use]
     pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll::{Client, HealthCheck, PickRequest};
+use plimsoll::{Client, ErrorKind, HealthCheck, NoEndpointReason, PickRequest};
 
 use crate::support::{Scripted, ScriptedRegistry, member, named, no_tasks_left, settle};
 use crate::{ANY, client_of, picked};
@@ -105,4 +105,32 @@ async fn a_clone_of_a_local_handle_does_not_pick_in_step() {
     };
     // Two independent sequences of 50 among 100 are equal with p < 1e-50.
     assert_ne!(ids(&mut one), ids(&mut other));
+}
+
+#[test]
+fn a_client_whose_runtime_has_ended_says_so_and_goes_on_picking() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let (known, unknown) = (
+        ScriptedRegistry::with(&[member("a")]),
+        ScriptedRegistry::new(),
+    );
+    let (client, waiting) = runtime.block_on(async {
+        let client = client_of(&known).build().await.unwrap();
+        let waiting = client_of(&unknown).build().await.unwrap();
+        settle().await;
+        (client, waiting)
+    });
+    assert!(client.snapshot().unwrap().freshness().is_live());
+    drop(runtime);
+    let snapshot = client.snapshot().unwrap();
+    assert!(!snapshot.freshness().is_live());
+    assert_eq!(snapshot.cause().unwrap().kind(), ErrorKind::Closed);
+    assert_eq!(picked(&client), "a");
+    let refused = waiting.pick(&ANY).unwrap_err();
+    assert_eq!(refused.reason(), NoEndpointReason::NotYetKnown);
+    assert!(std::error::Error::source(&refused).is_some());
 }

@@ -1,5 +1,10 @@
 //! The handle itself.
 
+#![expect(
+    clippy::unused_async,
+    reason = "some cases are as all others, and their work has runtimes of its own"
+)]
+
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
