@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use criterion::{Criterion, criterion_group, criterion_main};
-use plimsoll::{LoadHandle, LoadUpdater, Result};
+use plimsoll::{LoadHandle, Result};
 use plimsoll_discovery_api::{Flush, LoadGauge};
 
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use plimsoll::{Client, Incoming, InstanceId, LoadUpdater, Registry, Server, ServiceName, connect};
+use plimsoll::{Client, Incoming, InstanceId, Registry, Server, ServiceName, registry_from_url};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
@@ -100,7 +100,7 @@ pub(crate) async fn run_through(
     outage: Option<Outage<impl Future<Output = ()> + Send, impl Future<Output = ()> + Send>>,
 ) -> Fallible<()> {
     let start = Instant::now();
-    let registry = connect(url).await?;
+    let registry = registry_from_url(url)?;
     let mut fleet = Fleet::start(url).await?;
     let mut users = Users::start(url, &fleet).await?;
     println!("{SERVERS} servers on loopback, registered in {url}\n");
@@ -164,7 +164,7 @@ impl Fleet {
         for _ in 0..SERVERS {
             let open = Arc::new(AtomicUsize::new(0));
             let counter = Arc::clone(&open);
-            let server = Server::builder(connect(url).await?, SERVICE)
+            let server = Server::builder(registry_from_url(url)?, SERVICE)
                 .start(move |incoming| hold(incoming, Arc::clone(&counter)))
                 .await?;
             timeout(PATIENCE, server.registration().ready()).await??;
@@ -356,7 +356,7 @@ impl Users {
         let mut tasks = JoinSet::new();
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
-            let client = Client::builder(connect(url).await?, SERVICE)
+            let client = Client::builder(registry_from_url(url)?, SERVICE)
                 .build()
                 .await?;
             let everybody = || client.endpoints().len() == fleet.members.len();

@@ -16,10 +16,10 @@
 //!
 //! # The pieces
 //!
-//! - [`connect`] gives a [`Registry`] from a URL.
-//! - [`Server`] listens, registers and publishes its connections as its load. Programs with a
-//!   listener of their own call [`Registry::register`] and hold the [`Registration`] and its
-//!   [`LoadHandle`].
+//! - [`registry_from_url`] gives a [`Registry`] from a URL; [`first_answer`] waits until it has
+//!   been heard.
+//! - [`Server`] listens, registers and publishes its connections as its load. Programs that accept
+//!   by themselves call [`Registry::register`] and hold the [`Registration`] and its [`LoadHandle`].
 //! - [`Client`] follows a service and picks: [`Client::connect`] for a TCP connection,
 //!   [`Client::call`] for an operation with retries elsewhere, [`Client::pick`] for all else, and
 //!   [`LocalClient`] where a loop does little but pick.
@@ -35,12 +35,29 @@
 //! `was`, how long that `lasted`, how many `failures` there were meanwhile, and the `cause`. Failures
 //! that change nothing (`registration fails; trying again`) are told of once a minute for each cause,
 //! with their number.
+//!
+//! # Beside axum and tonic
+//!
+//! Some names here are names there too: [`Server`] and [`Endpoint`] are in `tonic::transport`,
+//! [`Status`] in `tonic`, and either has its `Error`. Where both are used, take plimsoll's by path,
+//! or under another name:
+//!
+//! ```
+//! use plimsoll::Server as PlimsollServer;
+//!
+//! # async fn example() -> plimsoll::Result<()> {
+//! let registry = plimsoll::registry_from_url("memory://example")?;
+//! let server = PlimsollServer::builder(registry, "greeter").start(|_incoming| async {}).await?;
+//! server.registration().set_status(plimsoll::Status::OutOfService)?;
+//! # Ok(()) }
+//! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;
-mod connect_url;
+mod first_answer;
 mod health;
 mod invalid;
+mod registry_url;
 mod server;
 mod task;
 
@@ -55,7 +72,8 @@ pub use plimsoll_discovery_api::{
     Timestamp, Unreported, Utilization, Version, Watch, Weight, Zone,
 };
 
-pub use connect_url::connect;
+pub use first_answer::first_answer;
+pub use registry_url::registry_from_url;
 
 #[cfg(feature = "consul")]
 #[doc(inline)]
@@ -75,4 +93,4 @@ pub use client::{
     NoEndpoint, NoEndpointReason, PickRequest, View,
 };
 pub use health::{Constant, HealthCheck, TcpConnect};
-pub use server::{DrainReport, DrainSignal, Incoming, Server, ServerBuilder};
+pub use server::{BindAddress, DrainReport, DrainSignal, Incoming, Server, ServerBuilder};

@@ -39,7 +39,7 @@ async fn the_quickstart_keeps_its_promises_at_the_default_interval_of_15_seconds
     }
     let server = Server::start(Data::Disk);
     let url = url(&server, "");
-    let registry = plimsoll::connect(&url).await.expect("a registry");
+    let registry = plimsoll::registry_from_url(&url).expect("a registry");
     assert_eq!(registry.capabilities().load_interval.as_secs(), 15);
     quickstart::run(&url)
         .await

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use plimsoll::balancers::LeastLoad;
 use plimsoll::{
-    Balancer, Client, Endpoint, Health, Incoming, Instance, LoadUpdater, PickRequest, Registration,
-    Registry, connect,
+    Balancer, Client, Endpoint, Health, Incoming, Instance, PickRequest, Registration, Registry,
+    registry_from_url,
 };
 use plimsoll_test_servers::zk::{self, Server};
 use plimsoll_test_servers::{Mode, Proxy};
@@ -60,7 +60,7 @@ async fn a_storm_of_connections_is_published_in_moderation_and_ends_at_the_exact
         return;
     }
     let registry_server = Server::start();
-    let registry = connect(&url(&registry_server)).await.expect("a registry");
+    let registry = registry_from_url(&url(&registry_server)).expect("a registry");
     let server = plimsoll::Server::builder(Arc::clone(&registry), "stormy")
         .start(|mut incoming: Incoming| async move {
             let _ended = incoming.stream.read(&mut [0]).await;
@@ -111,8 +111,8 @@ async fn a_server_that_has_fallen_silent_is_not_run_over() {
     let registry_server = Server::start();
     let proxy = Proxy::start(registry_server.address(), Mode::Pass);
     // Its session outlasts the silence: it goes on being registered.
-    let silent = patient(proxy.address()).await;
-    let registry = patient(registry_server.address()).await;
+    let silent = patient(proxy.address());
+    let registry = patient(registry_server.address());
     let mut servers = HashMap::new();
     servers.insert("silent", serving(&silent, "silent").await);
     for id in ["a", "b", "c"] {
@@ -163,7 +163,7 @@ async fn a_verdict_on_a_server_outlives_a_hundred_reports_of_its_load() {
         return;
     }
     let registry_server = Server::start();
-    let registry = patient(registry_server.address()).await;
+    let registry = patient(registry_server.address());
     let (sick, _well) = (
         serving(&registry, "sick").await,
         serving(&registry, "well").await,
@@ -189,9 +189,9 @@ async fn a_verdict_on_a_server_outlives_a_hundred_reports_of_its_load() {
 }
 
 /// A handle that takes no delay of a busy machine for the end of its connection.
-async fn patient(server: SocketAddr) -> Arc<dyn Registry> {
+fn patient(server: SocketAddr) -> Arc<dyn Registry> {
     let url = format!("zk://{server}/served?session_timeout=50s&load_interval=200ms");
-    connect(&url).await.expect("a registry")
+    registry_from_url(&url).expect("a registry")
 }
 
 async fn serving(registry: &Arc<dyn Registry>, id: &str) -> Registration {

@@ -32,5 +32,4 @@ mod wire;
 
 pub use builder::ConsulBuilder;
 pub use config::Consistency;
-pub use plimsoll_backend_kit::Credential;
 pub use registry::ConsulRegistry;

@@ -4,8 +4,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_backend_consul::{ConsulRegistry, Credential};
-use plimsoll_discovery_api::{ErrorKind, Instance, LoadUpdater, Registry};
+use plimsoll_backend_consul::ConsulRegistry;
+use plimsoll_discovery_api::{ErrorKind, Instance, Registry};
 use plimsoll_test_servers::consul::{Data, Server, available};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, ready};
 use tokio::task::block_in_place;
@@ -551,122 +551,4 @@ async fn a_hundred_registrations_in_an_outage_ask_in_one_beat_that_slows_down_to
     for registration in &fleet {
         plimsoll_test_servers::probe::state(registration, "Live", |state| state.is_live()).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_least_rights_are_enough_and_each_that_is_missing_is_told() {
-    if !available() {
-        return;
-    }
-    let server = guarded();
-    let node = block_in_place(|| get(&server, "/v1/agent/self"));
-    let node = node["Config"]["NodeName"].as_str().unwrap();
-    let least = [
-        (
-            r#"service "orders" { policy = "write" }"#.to_owned(),
-            "service:write",
-        ),
-        (
-            format!(r#"session "{node}" {{ policy = "write" }}"#),
-            "session:write",
-        ),
-        (
-            format!(r#"key_prefix "{ROOT}/load/orders/" {{ policy = "write" }}"#),
-            "key:write",
-        ),
-        (
-            format!(r#"node "{node}" {{ policy = "read" }}"#),
-            "node:read",
-        ),
-    ];
-    let without = |missing: &str| {
-        let rules = least.iter().filter(|(_, right)| *right != missing);
-        rules
-            .map(|(rule, _)| rule.as_str())
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    let secret = token(&server, &without("nothing"));
-    let handle = || {
-        builder(server.address())
-            .with_token(&secret)
-            .build()
-            .unwrap()
-    };
-    let registry = handle();
-    let registration = live(&registry, instance("a")).await;
-    registration.load().set(9);
-    registration.load().flush().await.unwrap();
-    let service = registration.instance().service().clone();
-    let listed = registry.list(&service).await.unwrap();
-    assert_eq!((ids(&listed), load_of(&listed, "a")), (vec!["a"], Some(9)));
-    registration.deregister().await.unwrap();
-    for (_, right) in &least {
-        rewrite_policy(&server, &without(right));
-        let registry = handle();
-        let registration = registry
-            .register(instance(&format!("b-{}", right.len())))
-            .await
-            .unwrap();
-        let refused = timeout(PATIENCE, registration.ready())
-            .await
-            .unwrap()
-            .unwrap_err();
-        assert_eq!(
-            refused.kind(),
-            ErrorKind::PermissionDenied,
-            "{right}: {refused}"
-        );
-        assert!(refused.to_string().contains(right), "{right}: {refused}");
-        rewrite_policy(&server, &without("nothing"));
-        plimsoll_test_servers::probe::state(&registration, "Live", |s| s.is_live()).await;
-        registration.deregister().await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_replaced_or_written_anew_is_used_with_the_next_request() {
-    if !available() {
-        return;
-    }
-    let server = guarded();
-    let old = token(&server, &rules(KEYS, NODES));
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("token");
-    std::fs::write(&file, format!("{old}\n")).unwrap();
-    let secret = Credential::from(&old);
-    let given = builder(server.address())
-        .with_token(&secret)
-        .build()
-        .unwrap();
-    let url = format!(
-        "consul://{}/{ROOT}?ttl=4s&session_ttl=10s&token_file={}",
-        server.address(),
-        file.display()
-    );
-    let read = ConsulRegistry::from_url(&url.parse().unwrap()).unwrap();
-    let both = [
-        live(&given, instance("a")).await,
-        live(&read, instance("b")).await,
-    ];
-    let new = block_in_place(|| put(&server, "/v1/acl/token", r#"{"Policies":[{"Name":"p"}]}"#));
-    let new: serde_json::Value = serde_json::from_str(&new).unwrap();
-    let tokens = block_in_place(|| get(&server, "/v1/acl/tokens"));
-    let is_old = |token: &&serde_json::Value| {
-        token["Policies"][0]["Name"] == "p" && token["AccessorID"] != new["AccessorID"]
-    };
-    let accessor = tokens.as_array().unwrap().iter().find(is_old).unwrap();
-    let new = new["SecretID"].as_str().unwrap();
-    let accessor = accessor["AccessorID"].as_str().unwrap();
-    block_in_place(|| server.call("DELETE", &format!("/v1/acl/token/{accessor}"), ""));
-    for registration in &both {
-        plimsoll_test_servers::probe::state(registration, "in doubt", |s| !s.is_live()).await;
-    }
-    secret.replace(new);
-    std::fs::write(&file, format!("{new}\n")).unwrap();
-    for registration in &both {
-        plimsoll_test_servers::probe::state(registration, "Live", |s| s.is_live()).await;
-    }
-    let shown = format!("{given:?} {read:?} {:?}", both[0].state());
-    assert!(!shown.contains(new) && !shown.contains(&old), "{shown}");
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry};
+use plimsoll_discovery_api::{RegistrationState, Registry};
 use plimsoll_test_servers::consul::Server;
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, state};
 use tokio::task::block_in_place;

@@ -6,7 +6,7 @@ use std::env;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
-use plimsoll_discovery_api::{Instance, LoadUpdater, Registry};
+use plimsoll_discovery_api::{Instance, Registry};
 use plimsoll_test_servers::consul::{Data, available};
 use plimsoll_test_servers::probe::{eventually, ids, load_of};
 use plimsoll_test_servers::{Process, WallClock};

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use plimsoll_backend_consul::Consistency;
-use plimsoll_discovery_api::{ErrorKind, Instance, LoadUpdater, Registry, ServiceName};
+use plimsoll_discovery_api::{ErrorKind, Instance, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Cluster, available};
 use plimsoll_test_servers::probe::{eventually, ids, live, load_of};
 use tokio::task::block_in_place;

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::{Error, ErrorKind, Instance, LoadUpdater, Registry, ServiceName};
+use plimsoll_discovery_api::{Error, ErrorKind, Instance, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
 use plimsoll_test_servers::probe::{eventually, ids, life, live, load_of, new_life};
 use tokio::task::block_in_place;

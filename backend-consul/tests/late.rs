@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Instance, LoadUpdater, RegistrationState, Registry, ServiceName};
+use plimsoll_discovery_api::{Instance, RegistrationState, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
 use plimsoll_test_servers::probe::{eventually, life, live, new_life, ready, state};
 use tokio::task::block_in_place;

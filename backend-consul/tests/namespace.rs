@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
+use plimsoll_discovery_api::{ErrorKind, Registry};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, load_of, ready};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::{LoadUpdater, Registration, RegistrationState, Registry};
+use plimsoll_discovery_api::{Registration, RegistrationState, Registry};
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_discovery_api::Registry;
 use plimsoll_test_servers::probe::{eventually, ids, load_of};
 use tokio::task::block_in_place;
 use tokio::time::sleep;

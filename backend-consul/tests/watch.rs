@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_consul::ConsulRegistry;
-use plimsoll_discovery_api::{Incarnation, LoadUpdater, Registry, Snapshot};
+use plimsoll_discovery_api::{Incarnation, Registry, Snapshot};
 use plimsoll_test_servers::consul::Server;
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of};
 use tokio::task::block_in_place;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use etcd_client::{Compare, CompareOp, EventType, PutOptions, Txn, TxnOp, WatchOptions};
-use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_discovery_api::Registry;
 
 use support::{Setting, record, shown};
 

@@ -13,7 +13,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{Instance, LoadUpdater, Registry};
+use plimsoll_discovery_api::{Instance, Registry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {

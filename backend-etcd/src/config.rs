@@ -4,9 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use etcd_client::ConnectOptions;
-#[cfg(feature = "tls")]
-use plimsoll_backend_kit::Derived;
-use plimsoll_backend_kit::{Credential, Timings};
+use plimsoll_backend_kit::Timings;
 
 pub(crate) struct Config {
     /// Each with its scheme.
@@ -21,9 +19,9 @@ pub(crate) struct Config {
     pub(crate) keep_alive: (Duration, Duration),
     pub(crate) max_message_bytes: usize,
     /// The password is a secret.
-    pub(crate) credentials: Option<(Credential, Credential)>,
+    pub(crate) credentials: Option<(String, String)>,
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Derived<etcd_client::TlsOptions>>,
+    pub(crate) tls: Option<etcd_client::TlsOptions>,
     pub(crate) timings: Timings,
 }
 
@@ -40,7 +38,7 @@ impl Config {
             .with_require_leader(true);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return options.with_tls(tls.get());
+            return options.with_tls(tls.clone());
         }
         options
     }

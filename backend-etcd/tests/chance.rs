@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{KvClient, PutOptions, Txn, TxnOp};
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{
-    Incarnation, LoadUpdater, Registration, RegistrationState, Registry, Rng, Snapshot, Standing,
-    Watch,
+    Incarnation, Registration, RegistrationState, Registry, Rng, Snapshot, Standing, Watch,
 };
 use plimsoll_test_servers::etcd::{Server, available};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, life, state};

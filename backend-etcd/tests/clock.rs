@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use etcd_client::Permission;
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_discovery_api::Registry;
 use plimsoll_test_servers::probe::{eventually, load_of};
 use plimsoll_test_servers::{Process, WallClock};
 use tokio::time::sleep;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{Client, WatchOptions};
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Registry, Revision, Watch};
+use plimsoll_discovery_api::{RegistrationState, Registry, Revision, Watch};
 use plimsoll_test_servers::etcd::{Cluster, Server, available};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};

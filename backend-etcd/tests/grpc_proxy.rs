@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, Registration, RegistrationState, Registry, Watch};
+use plimsoll_discovery_api::{Registration, RegistrationState, Registry, Watch};
 use plimsoll_test_servers::etcd::GrpcProxy;
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, shown, state};
 use tokio::time::sleep;

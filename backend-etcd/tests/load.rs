@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState};
+use plimsoll_discovery_api::RegistrationState;
 use plimsoll_test_servers::Mode;
 use plimsoll_test_servers::probe::{eventually, life, load_of};
 use tokio::task::JoinSet;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Registry, Status};
+use plimsoll_discovery_api::{ErrorKind, RegistrationState, Registry, Status};
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::sleep;

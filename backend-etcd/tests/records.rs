@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{
-    Incarnation, LoadUpdater, Registration, RegistrationState, Registry, Snapshot, Status,
+    Incarnation, Registration, RegistrationState, Registry, Snapshot, Status,
 };
 use plimsoll_test_servers::Mode;
 use plimsoll_test_servers::probe::{

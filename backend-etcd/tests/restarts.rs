@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, RegistrationState, Snapshot, Standing};
+use plimsoll_discovery_api::{RegistrationState, Snapshot, Standing};
 use plimsoll_test_servers::probe::{
     PATIENCE, eventually, ids, life, load_of, new_life, ready, shown, state,
 };

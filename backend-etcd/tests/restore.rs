@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_discovery_api::{
-    Instance, LoadUpdater, Registration, RegistrationState, Registry, ServiceName, Snapshot, Status,
+    Instance, Registration, RegistrationState, Registry, ServiceName, Snapshot, Status,
 };
 use plimsoll_test_servers::etcd::{DEFAULT_TOKEN, Server, available};
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};

@@ -10,7 +10,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType};
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater, Registry};
+use plimsoll_discovery_api::{ErrorKind, Registry};
 use plimsoll_test_servers::Mode;
 use plimsoll_test_servers::probe::{eventually, ids, life, load_of, ready, shown, state};
 use tokio::time::sleep;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use etcd_client::{PutOptions, Txn, TxnOp};
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{LoadUpdater, Registry, Snapshot};
+use plimsoll_discovery_api::{Registry, Snapshot};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of, shown};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::time::{sleep, timeout};

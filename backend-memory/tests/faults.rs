@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_backend_memory::MemoryRegistry;
 use plimsoll_discovery_api::{
-    ErrorKind, Instance, LoadUpdater, Registration, RegistrationState, Registry, ServiceName, Watch,
+    ErrorKind, Instance, Registration, RegistrationState, Registry, ServiceName, Watch,
 };
 use tokio::time::{Instant, sleep, timeout};
 

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, criterion_group, criterion_main};
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{
-    Instance, LoadUpdater, Registration, Registry, ServiceName, Snapshot,
-};
+use plimsoll_discovery_api::{Instance, Registration, Registry, ServiceName, Snapshot};
 use plimsoll_test_servers::zk::{Server, available};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};

@@ -29,5 +29,4 @@ mod write;
 
 pub use acl::Acl;
 pub use builder::ZkBuilder;
-pub use plimsoll_backend_kit::Credential;
 pub use registry::ZkRegistry;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{Instance, LoadUpdater, Registration, Registry, Rng};
+use plimsoll_discovery_api::{Instance, Registration, Registry, Rng};
 use plimsoll_test_servers::probe::{eventually, life, live};
 use plimsoll_test_servers::{Mode, Proxy};
 use tokio::task::JoinSet;

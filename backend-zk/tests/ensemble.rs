@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
 use plimsoll_discovery_api::{
-    ErrorKind, Incarnation, Instance, LoadUpdater, Registration, RegistrationState, Registry,
-    ServiceName, Snapshot, Watch,
+    ErrorKind, Incarnation, Instance, Registration, RegistrationState, Registry, ServiceName,
+    Snapshot, Watch,
 };
 use plimsoll_test_servers::probe::{eventually, ids, ready, state};
 use plimsoll_test_servers::zk::{Ensemble, available};

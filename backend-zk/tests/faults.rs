@@ -5,9 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{
-    ErrorKind, LoadUpdater, Registration, RegistrationState, Registry, Snapshot,
-};
+use plimsoll_discovery_api::{ErrorKind, Registration, RegistrationState, Registry, Snapshot};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, live, load_of, ready, state};
 use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::{ZkBuilder, ZkRegistry};
 use plimsoll_discovery_api::{
-    Instance, LoadUpdater, Metadata, Registration, RegistrationState, Registry, Snapshot,
+    Instance, Metadata, Registration, RegistrationState, Registry, Snapshot,
 };
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};

@@ -18,7 +18,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{Instance, LoadUpdater, RegistrationState, Registry, Snapshot};
+use plimsoll_discovery_api::{Instance, RegistrationState, Registry, Snapshot};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, state};
 use plimsoll_test_servers::zk::available;
 use plimsoll_test_servers::{Mode, Process, WallClock};

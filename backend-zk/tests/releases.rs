@@ -11,9 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{
-    ErrorKind, Instance, LoadUpdater, Registration, Registry, Snapshot, Watch,
-};
+use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Registry, Snapshot, Watch};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready};
 use plimsoll_test_servers::zk::{Server, newest_available, oldest_available};
 use plimsoll_test_servers::{Mode, Proxy};

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{LoadUpdater, Registry};
+use plimsoll_discovery_api::Registry;
 use plimsoll_test_servers::probe::{PATIENCE, eventually, life, ready};
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acls, CreateMode};

@@ -8,21 +8,17 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use plimsoll_backend_kit::RegistryUrl;
-use plimsoll_backend_zk::{Acl, Credential, ZkRegistry};
-use plimsoll_discovery_api::{
-    Error, ErrorKind, Instance, LoadUpdater, Registration, RegistrationState, Registry,
-};
+use plimsoll_backend_zk::{Acl, ZkRegistry};
+use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Registry};
 use plimsoll_test_servers::free_port;
-use plimsoll_test_servers::probe::{PATIENCE, ids, load_of, ready, shown, state};
+use plimsoll_test_servers::probe::{PATIENCE, ready};
 use plimsoll_test_servers::zk::{Server, available, class};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
-use zookeeper_client::{Acl as Grant, Acls, AuthId, Client, CreateMode, Permission};
 
 use support::bench::{Bench, monitored};
 use support::harness::{ROOT, SESSION, builder, identity, load};
@@ -39,14 +35,10 @@ async fn live(registry: &ZkRegistry, id: &str) -> Registration {
 }
 
 /// Why it cannot be registered.
-async fn refused(registry: &ZkRegistry, id: &str) -> Error {
+async fn refusal(registry: &ZkRegistry, id: &str) -> ErrorKind {
     let registration = register(registry, id).await;
     let verdict = timeout(PATIENCE, registration.ready()).await.unwrap();
-    verdict.unwrap_err()
-}
-
-async fn refusal(registry: &ZkRegistry, id: &str) -> ErrorKind {
-    refused(registry, id).await.kind()
+    verdict.unwrap_err().kind()
 }
 
 async fn grants(bench: &Bench, path: &str) -> Vec<String> {
@@ -206,18 +198,15 @@ impl Authority {
     }
 }
 
-/// What a server needs: its certificate with the key, and whom it trusts.
-fn write_server(authority: &Authority, dir: &TempDir) -> [PathBuf; 2] {
-    let paths = ["server.pem", "trusted.pem"].map(|name| dir.path().join(name));
-    let (certificate, key) = authority.sign();
-    fs::write(&paths[0], format!("{key}{certificate}")).unwrap();
-    fs::write(&paths[1], authority.pem()).unwrap();
-    paths
-}
-
 /// A server that speaks to nobody without a certificate of `authority`, and the port for that.
 fn tls_server(authority: &Authority, dir: &TempDir) -> (Server, String) {
-    let [keys, trusted] = write_server(authority, dir);
+    let (keys, trusted) = (
+        dir.path().join("server.pem"),
+        dir.path().join("trusted.pem"),
+    );
+    let (certificate, key) = authority.sign();
+    fs::write(&keys, format!("{key}{certificate}")).unwrap();
+    fs::write(&trusted, authority.pem()).unwrap();
     let port = free_port();
     let server = Server::start_with(
         &format!(
@@ -301,209 +290,4 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
     // It goes on serving those it knows.
     registration.deregister().await.unwrap();
     drop(server);
-}
-
-/// Alice, as the server knows her.
-async fn alice(bench: &Bench) -> AuthId {
-    let connector = Client::connector().with_auth("digest", b"alice:secret");
-    let address = bench.server.address().to_string();
-    let client = connector.connect(&address).await.unwrap();
-    let own = CreateMode::Ephemeral.with_acls(Acls::creator_all());
-    client.create("/alice", b"", &own).await.unwrap();
-    let (acl, _) = client.get_acl("/alice").await.unwrap();
-    AuthId::new(acl[0].scheme(), acl[0].id())
-}
-
-/// Makes nodes of which everybody may read, and `who` may do what is said.
-async fn grant(bench: &Bench, who: &AuthId, nodes: &[(String, Permission)]) {
-    let open = CreateMode::Persistent.with_acls(Acls::anyone_all());
-    for (path, _) in nodes {
-        bench.operator.create(path, b"", &open).await.unwrap();
-    }
-    for (path, permission) in nodes {
-        let mut acl = vec![Grant::new(Permission::READ, AuthId::anyone())];
-        if *permission != Permission::NONE {
-            acl.push(Grant::new(*permission, who.clone()));
-        }
-        bench.operator.set_acl(path, &acl, None).await.unwrap();
-    }
-}
-
-fn of_alice(bench: &Bench, root: &str) -> ZkRegistry {
-    let readable: Acl = "auth::cdrwa,world:anyone:r".parse().unwrap();
-    let builder = builder(bench.server.address()).with_root(root);
-    let builder = builder.with_digest("alice", "secret").with_acl(readable);
-    builder.build().unwrap()
-}
-
-/// Registers, publishes, is seen by anybody, and leaves.
-async fn comes_and_goes(bench: &Bench, root: &str) {
-    let provider = of_alice(bench, root);
-    let registration = live(&provider, "a").await;
-    registration.load().set(7);
-    registration.load().flush().await.unwrap();
-    let anybody = builder(bench.server.address()).with_root(root);
-    let listed = anybody.build().unwrap().list(&bench.service).await.unwrap();
-    assert_eq!((ids(&listed), load_of(&listed, "a")), (vec!["a"], Some(7)));
-    registration.deregister().await.unwrap();
-}
-
-/// A server asks who may create in a node before it looks whether what is to be created is there.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_are_there_are_not_created_by_who_may_only_read_above_them() {
-    if !available() {
-        return;
-    }
-    let bench = Bench::set().await;
-    let alice = alice(&bench).await;
-    let mut nodes = vec![("/shut".to_owned(), Permission::NONE)];
-    let below = ["services", "load", "departed"];
-    nodes.extend(below.map(|name| (format!("/shut/{name}"), Permission::CREATE)));
-    grant(&bench, &alice, &nodes).await;
-    comes_and_goes(&bench, "shut").await;
-    let refused = refused(&of_alice(&bench, "shut/deeper"), "a").await;
-    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
-    assert!(
-        refused.to_string().contains("to create (c) in /shut"),
-        "{refused}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_least_permissions_are_enough_and_each_that_is_missing_is_told() {
-    if !available() {
-        return;
-    }
-    let bench = Bench::set().await;
-    let alice = alice(&bench).await;
-    let (create, delete) = (Permission::CREATE, Permission::DELETE);
-    let branches = ["services", "load", "departed"];
-    let mut lacks = vec![("", Permission::NONE)];
-    lacks.extend(
-        branches
-            .iter()
-            .flat_map(|branch| [(*branch, create), (*branch, delete)]),
-    );
-    for (number, (lacking, permission)) in lacks.into_iter().enumerate() {
-        let root = format!("least{number}");
-        let mut nodes = vec![(format!("/{root}"), Permission::NONE)];
-        for branch in branches {
-            nodes.push((format!("/{root}/{branch}"), Permission::NONE));
-            let left = match (branch == lacking, permission == create) {
-                (false, _) => create | delete,
-                (true, true) => delete,
-                (true, false) => create,
-            };
-            nodes.push((format!("/{root}/{branch}/orders"), left));
-        }
-        grant(&bench, &alice, &nodes).await;
-        let told = match lacking {
-            "" => {
-                comes_and_goes(&bench, &root).await;
-                continue;
-            }
-            _ if lacking == "departed" || permission == delete => {
-                let provider = of_alice(&bench, &root);
-                live(&provider, "a").await.deregister().await.unwrap_err()
-            }
-            _ => refused(&of_alice(&bench, &root), "a").await,
-        };
-        let branch = format!("/{root}/{lacking}/orders");
-        assert_eq!(told.kind(), ErrorKind::PermissionDenied, "{branch}: {told}");
-        assert!(told.to_string().contains(&branch), "{branch}: {told}");
-        assert!(told.to_string().contains("needs"), "{branch}: {told}");
-    }
-    // Who looks needs to read.
-    let open = CreateMode::Persistent.with_acls(Acls::anyone_all());
-    for path in ["/hidden", "/hidden/services", "/hidden/services/orders"] {
-        bench.operator.create(path, b"", &open).await.unwrap();
-    }
-    let closed = [Grant::new(Permission::ALL, alice)];
-    let branch = "/hidden/services/orders";
-    bench.operator.set_acl(branch, &closed, None).await.unwrap();
-    let anybody = builder(bench.server.address()).with_root("hidden");
-    let told = anybody
-        .build()
-        .unwrap()
-        .list(&bench.service)
-        .await
-        .unwrap_err();
-    assert_eq!(told.kind(), ErrorKind::PermissionDenied, "{told}");
-    assert!(
-        told.to_string().contains(&format!("to read (r) {branch}")),
-        "{told}"
-    );
-}
-
-/// As an authority does that ends: neither side believes what the old one has signed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn certificates_renewed_on_disk_are_taken_up_by_handles_that_are_in_use() {
-    if !available() {
-        return;
-    }
-    let (old, new) = (Authority::new(), Authority::new());
-    let dir = tempfile::tempdir().unwrap();
-    let (mut server, address) = tls_server(&old, &dir);
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let write = |authority: &Authority| {
-        let (certificate, key) = authority.sign();
-        fs::write(path("ca.pem"), authority.pem()).unwrap();
-        fs::write(path("key.pem"), key).unwrap();
-        certificate
-    };
-    fs::write(path("cert.pem"), write(&old)).unwrap();
-    let url: RegistryUrl = format!(
-        "zk://{address}/{ROOT}?session_timeout=4s&tls_ca={}&tls_cert={}&tls_key={}",
-        path("ca.pem"),
-        path("cert.pem"),
-        path("key.pem"),
-    )
-    .parse()
-    .unwrap();
-    let handle = ZkRegistry::from_url(&url).unwrap();
-    let registration = live(&handle, "a").await;
-    let service = registration.instance().service().clone();
-    let mut watch = handle.watch(&service).await.unwrap();
-    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
-    write_server(&new, &dir);
-    let renewed = write(&new);
-    // Whoever renews them has only begun.
-    fs::write(path("cert.pem"), &renewed[..100]).unwrap();
-    tokio::task::block_in_place(|| server.restart());
-    shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
-    state(&registration, "a registration in doubt", |s| !s.is_live()).await;
-    fs::write(path("cert.pem"), renewed).unwrap();
-    state(&registration, "Live", |s| s.is_live()).await;
-    shown(&mut watch, "the member", |s| {
-        s.freshness().is_live() && ids(s) == ["a"]
-    })
-    .await;
-}
-
-/// Of a user whom the server is told another password of.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_replaced_on_a_live_handle_is_used_at_the_next_login() {
-    if !available() {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::on(sasl_server(&dir)).await;
-    let password = Credential::from("secret");
-    let builder = builder(bench.server.address()).with_sasl("alice", password.clone());
-    let handle = builder.build().unwrap();
-    let registration = live(&handle, "a").await;
-    let users = dir.path().join("jaas.conf");
-    let text = fs::read_to_string(&users).unwrap();
-    fs::write(&users, text.replace("secret", "changed")).unwrap();
-    tokio::task::block_in_place(|| bench.server.restart());
-    let is_told =
-        |s: &RegistrationState| s.cause().map(Error::kind) == Some(ErrorKind::Unauthenticated);
-    state(&registration, "why it is in doubt", is_told).await;
-    password.replace("changed");
-    state(&registration, "Live", |s| s.is_live()).await;
-    let shown = format!("{handle:?} {:?}", registration.state());
-    assert!(
-        !shown.contains("changed") && !shown.contains("secret"),
-        "{shown}"
-    );
 }

@@ -170,6 +170,40 @@ impl Instance {
         }
     }
 
+    /// `https://host:port` where it [is secure](Self::is_secure), else `http://host:port`: for
+    /// what speaks HTTP, gRPC included. All else has [`authority`](Self::authority).
+    #[must_use]
+    pub fn uri(&self) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+
+    /// A builder of an instance like this one, to be changed in any attribute:
+    ///
+    /// ```
+    /// # use plimsoll_discovery_api::Instance;
+    /// let instance = Instance::builder("orders", "10.0.0.7", 8080).with_zone("a").build()?;
+    /// let other = instance.to_builder().with_zone("b").with_capacity(100).build()?;
+    /// assert!(other.is_same_server(&instance));
+    /// # Ok::<(), plimsoll_discovery_api::Error>(())
+    /// ```
+    pub fn to_builder(&self) -> InstanceBuilder {
+        let this = self.clone();
+        InstanceBuilder {
+            service: Ok(this.service),
+            id: Some(Ok(this.id)),
+            host: Ok(this.host),
+            port: this.port,
+            secure: this.secure,
+            zone: this.zone.map(Ok),
+            version: this.version.map(Ok),
+            weight: Ok(this.weight),
+            capacity: this.capacity.map(Ok),
+            metadata: Ok(this.metadata),
+            status: this.status,
+        }
+    }
+
     /// The same instance with another status.
     #[must_use]
     pub fn with_status(mut self, status: Status) -> Self {
@@ -237,6 +271,24 @@ impl InstanceBuilder {
         }
     }
 
+    /// The service it serves.
+    pub fn with_service(mut self, service: impl AsRef<str>) -> Self {
+        self.service = ServiceName::new(service);
+        self
+    }
+
+    /// Where it listens.
+    pub fn with_host(mut self, host: impl AsRef<str>) -> Self {
+        self.host = Host::new(host);
+        self
+    }
+
+    /// The port it listens on, 1 to 65,535.
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Its name within the service. Default: [`InstanceId::random`], so that a restarted process
     /// never meets the remains of the former one.
     pub fn with_id(mut self, id: impl AsRef<str>) -> Self {
@@ -256,9 +308,21 @@ impl InstanceBuilder {
         self
     }
 
+    /// Says nothing of where it runs.
+    pub fn without_zone(mut self) -> Self {
+        self.zone = None;
+        self
+    }
+
     /// What it runs, as a semantic version. Default: not said.
     pub fn with_version(mut self, version: impl AsRef<str>) -> Self {
         self.version = Some(version.as_ref().parse());
+        self
+    }
+
+    /// Says nothing of what it runs.
+    pub fn without_version(mut self) -> Self {
+        self.version = None;
         self
     }
 
@@ -274,12 +338,26 @@ impl InstanceBuilder {
         self
     }
 
-    /// Adds one pair of the user's own, within [`Metadata`]'s limits.
+    /// Says nothing of the load at which it is full.
+    pub fn without_capacity(mut self) -> Self {
+        self.capacity = None;
+        self
+    }
+
+    /// Adds one pair of the user's own, within [`Metadata`]'s limits; replaces what its key had.
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata = self.metadata.and_then(|mut metadata| {
             metadata.insert(key, value)?;
             Ok(metadata)
         });
+        self
+    }
+
+    /// Takes the pair of `key` out, if there is one.
+    pub fn without_metadata(mut self, key: impl AsRef<str>) -> Self {
+        if let Ok(metadata) = &mut self.metadata {
+            metadata.remove(key.as_ref());
+        }
         self
     }
 
@@ -356,9 +434,48 @@ mod tests {
     }
 
     #[test]
-    fn authority_brackets_ipv6() {
+    fn authority_and_uri_bracket_ipv6() {
         let instance = Instance::builder("s", "::1", 80).build().unwrap();
         assert_eq!(instance.authority(), "[::1]:80");
+        assert_eq!(instance.uri(), "http://[::1]:80");
+        let secure = instance.to_builder().with_host("h.").with_secure(true);
+        assert_eq!(secure.build().unwrap().uri(), "https://h.:80");
+    }
+
+    #[test]
+    fn a_builder_of_an_instance_makes_the_same_and_changes_every_attribute() {
+        let full = Instance::builder("s", "h", 1)
+            .with_id("a")
+            .with_secure(true)
+            .with_zone("z")
+            .with_version("1.2.3")
+            .with_weight(7)
+            .with_capacity(9)
+            .with_metadata("k", "v")
+            .with_metadata("l", "w")
+            .with_status(Status::Draining)
+            .build()
+            .unwrap();
+        assert_eq!(full.to_builder().build().unwrap(), full);
+        let changed = full
+            .to_builder()
+            .with_service("t")
+            .with_id("b")
+            .with_host("10.0.0.1")
+            .with_port(2)
+            .with_secure(false)
+            .without_zone()
+            .without_version()
+            .with_weight(100)
+            .without_capacity()
+            .without_metadata("k")
+            .without_metadata("none")
+            .without_metadata("l")
+            .with_status(Status::Up);
+        let plain = Instance::builder("t", "10.0.0.1", 2).with_id("b");
+        assert_eq!(changed.build().unwrap(), plain.build().unwrap());
+        let error = full.to_builder().with_port(0).build().unwrap_err();
+        assert_eq!(error.context().next(), Some(("port", "0")));
     }
 
     #[test]

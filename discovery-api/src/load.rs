@@ -160,7 +160,40 @@ impl LoadHandle {
         LoadGuard {
             gauge: Arc::clone(&self.gauge),
             step,
+            others: Vec::new(),
         }
+    }
+
+    /// [`LoadUpdater::increase`], without the trait.
+    pub fn increase(&self, step: u64) {
+        self.gauge.increase(step);
+    }
+
+    /// [`LoadUpdater::decrease`], without the trait.
+    pub fn decrease(&self, step: u64) {
+        self.gauge.decrease(step);
+    }
+
+    /// [`LoadUpdater::set`], without the trait.
+    pub fn set(&self, load: u64) {
+        self.gauge.set(load);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        self.gauge.get()
+    }
+
+    /// [`LoadUpdater::flush`], without the trait.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the request standing.
+    ///
+    /// # Errors
+    /// As [`LoadUpdater::flush`].
+    pub async fn flush(&self) -> Result<()> {
+        self.publisher.flush().await
     }
 
     /// How often a decrease would have gone below 0: each is a bug of the program that counts.
@@ -173,23 +206,23 @@ impl LoadHandle {
 #[async_trait]
 impl LoadUpdater for LoadHandle {
     fn increase(&self, step: u64) {
-        self.gauge.increase(step);
+        Self::increase(self, step);
     }
 
     fn decrease(&self, step: u64) {
-        self.gauge.decrease(step);
+        Self::decrease(self, step);
     }
 
     fn set(&self, load: u64) {
-        self.gauge.set(load);
+        Self::set(self, load);
     }
 
     fn current(&self) -> u64 {
-        self.gauge.get()
+        Self::current(self)
     }
 
     async fn flush(&self) -> Result<()> {
-        self.publisher.flush().await
+        Self::flush(self).await
     }
 }
 
@@ -207,6 +240,16 @@ impl fmt::Debug for LoadHandle {
 pub struct LoadGuard {
     gauge: Arc<LoadGauge>,
     step: u64,
+    /// Dropped with it.
+    others: Vec<Self>,
+}
+
+impl LoadGuard {
+    /// One guard of both: dropping it gives back either part, each to its own load.
+    pub fn and(mut self, other: Self) -> Self {
+        self.others.push(other);
+        self
+    }
 }
 
 impl Drop for LoadGuard {
@@ -247,6 +290,31 @@ mod tests {
         assert!(panicked.is_err());
         drop(guards);
         assert_eq!((load.current(), load.underflows()), (0, 0));
+    }
+
+    #[test]
+    fn a_joined_guard_gives_each_part_back_to_its_own_load() {
+        let (one, other) = (handle(), handle());
+        let guard = one.acquire().and(other.acquire_many(3)).and(one.acquire());
+        assert_eq!((one.current(), other.current()), (2, 3));
+        drop(guard);
+        assert_eq!((one.current(), other.current()), (0, 0));
+        assert_eq!((one.underflows(), other.underflows()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_handle_and_the_trait_are_one_counter() {
+        let load = handle();
+        let through: &dyn LoadUpdater = &load;
+        through.increase(3);
+        load.decrease(1);
+        through.set(through.current() + 5);
+        assert_eq!(load.current(), 7);
+        through.decrease(7);
+        load.increase(2);
+        assert_eq!(through.current(), 2);
+        through.flush().await.unwrap();
+        load.flush().await.unwrap();
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Metadata {
         Ok(())
     }
 
+    /// Takes the pair of `key` out, and returns its value.
+    pub fn remove(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {

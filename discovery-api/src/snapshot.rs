@@ -58,7 +58,7 @@ pub enum Freshness {
     Live,
     /// It is the last good one: the registry has been out of reach since `since`.
     Stale {
-        /// When the registry was last heard.
+        /// When the registry was last heard, by [`SystemClock`](crate::SystemClock).
         since: Timestamp,
     },
 }
@@ -80,6 +80,9 @@ impl Freshness {
     }
 
     /// How long ago the registry was last heard; zero while live.
+    ///
+    /// `now` is of the clock that `since` is of: the system's, which
+    /// [`SystemClock`](crate::SystemClock) reads, whatever clock a client was given.
     #[must_use]
     pub fn age(self, now: Timestamp) -> Duration {
         match self {
@@ -107,7 +110,7 @@ pub enum Standing {
     /// registry is the likelier culprit. Clients leave it out while enough others remain, and it is
     /// dropped after a grace period.
     Suspect {
-        /// When it went missing.
+        /// When it went missing, by [`SystemClock`](crate::SystemClock).
         since: Timestamp,
     },
 }
@@ -140,7 +143,7 @@ pub struct LoadReport {
     pub load: u64,
     /// The load reported before that; the same as `load` in the first report.
     pub before: u64,
-    /// When it was received here.
+    /// When it was received here, by [`SystemClock`](crate::SystemClock).
     pub received: Timestamp,
 }
 

@@ -67,8 +67,10 @@ struct Limits {
 
 impl Client {
     /// Starts a client of `service`. Everything is checked in [`build`](ClientBuilder::build).
-    pub fn builder(registry: Arc<dyn Registry>, service: impl AsRef<str>) -> ClientBuilder {
-        ClientBuilder::new(registry, service.as_ref())
+    ///
+    /// The registry is one of its own, or an `Arc` of one that others use too.
+    pub fn builder(registry: impl Registry, service: impl AsRef<str>) -> ClientBuilder {
+        ClientBuilder::new(Arc::new(registry), service.as_ref())
     }
 
     /// Picks an endpoint and counts a request on it until the pick is finished or dropped.

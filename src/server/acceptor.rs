@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use plimsoll_discovery_api::LoadHandle;
+use plimsoll_discovery_api::{LoadGuard, LoadHandle};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
@@ -16,7 +16,8 @@ use super::{DrainSignal, Incoming};
 #[derive(Debug)]
 pub(super) struct Reception<H> {
     pub(super) handler: Arc<H>,
-    pub(super) load: LoadHandle,
+    /// Of every service that is served.
+    pub(super) loads: Vec<LoadHandle>,
     pub(super) drain: DrainSignal,
 }
 
@@ -53,7 +54,12 @@ where
     }
 
     fn receive(&self, handlers: &mut JoinSet<()>, stream: TcpStream, peer: SocketAddr) {
-        let (guard, drain) = (Arc::new(self.load.acquire()), self.drain.clone());
+        let guards = self.loads.iter().map(LoadHandle::acquire);
+        let Some(guard) = guards.reduce(LoadGuard::and) else {
+            // A server has a service.
+            return;
+        };
+        let (guard, drain) = (Arc::new(guard), self.drain.clone());
         let counted = Arc::clone(&guard);
         let incoming = Incoming {
             stream,
@@ -102,7 +108,7 @@ pub(super) fn log_panic(ended: Result<(), JoinError>) {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use plimsoll_discovery_api::{Flush, LoadGauge, LoadUpdater, Result};
+    use plimsoll_discovery_api::{Flush, LoadGauge, Result};
     use tokio::sync::watch;
 
     use super::*;
@@ -131,7 +137,7 @@ mod tests {
         let drain = DrainSignal(drain);
         let reception = Reception {
             handler,
-            load: load.clone(),
+            loads: vec![load.clone()],
             drain,
         };
         // No more than the queue holds where the kernel bounds it to 128.

@@ -1,21 +1,23 @@
 //! Setting up a server.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Error, ErrorKind, Instance, Registry, Result};
+use plimsoll_discovery_api::{Error, Instance, Registration, Registry, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use super::acceptor::Reception;
+use super::bind::{BindAddress, not_bound};
 use super::{DrainSignal, DrainTiming, Incoming, Server};
 use crate::invalid::invalid_config;
 use crate::task::OwnedTask;
 
 /// What orchestrators give a process between asking it to end and killing it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Any will do to find what is wrong with the rest of an instance, before one is bound.
+const ANY: (&str, u16) = ("localhost", 1);
 
 /// Collects what a [`Server`] is to do and to say of itself; everything is checked in
 /// [`start`](Self::start).
@@ -23,7 +25,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use]
 pub struct ServerBuilder {
     registry: Arc<dyn Registry>,
-    bind: SocketAddr,
+    bind: Option<BindAddress>,
+    listener: Option<Listener>,
     advertised_host: Option<String>,
     advertised_port: Option<u16>,
     drain_timeout: Duration,
@@ -31,10 +34,18 @@ pub struct ServerBuilder {
     description: Description,
 }
 
+/// One that exists already.
+#[derive(Debug)]
+enum Listener {
+    Tokio(TcpListener),
+    Std(std::net::TcpListener),
+}
+
 /// What the instance says of itself besides its address.
 #[derive(Debug, Default)]
 struct Description {
-    service: String,
+    /// One at least.
+    services: Vec<String>,
     id: Option<String>,
     secure: bool,
     zone: Option<String>,
@@ -48,25 +59,63 @@ impl ServerBuilder {
     pub(super) fn new(registry: Arc<dyn Registry>, service: &str) -> Self {
         Self {
             registry,
-            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            bind: None,
+            listener: None,
             advertised_host: None,
             advertised_port: None,
             drain_timeout: DRAIN_TIMEOUT,
             propagation_wait: None,
             description: Description {
-                service: service.to_owned(),
+                services: vec![service.to_owned()],
                 ..Description::default()
             },
         }
     }
 
-    /// Where to listen; port 0 lets the system choose. Default: `127.0.0.1:0`, which nobody else
-    /// can reach: being reachable is a decision.
+    /// Serves `service` as well: the same connections, registered under a further name with the
+    /// same attributes and the same id, each counted in the load of every service. All are
+    /// registered, and drained, as one. May be given several times.
+    ///
+    /// What is to differ between them is changed in each one's
+    /// [registration](Server::registrations).
+    pub fn with_service(mut self, service: impl Into<String>) -> Self {
+        self.description.services.push(service.into());
+        self
+    }
+
+    /// Where to listen: text such as `"0.0.0.0:80"`, a `SocketAddr`, or a host with a port; port 0
+    /// lets the system choose. A name is resolved when the server is started, and the first of its
+    /// addresses that can be bound is taken. Default: `127.0.0.1:0`, which nobody else can reach:
+    /// being reachable is a decision.
     ///
     /// An unspecified address (`0.0.0.0`, `[::]`) takes
     /// [`with_advertised_host`](Self::with_advertised_host), as no client could connect to it.
-    pub fn with_bind(mut self, address: impl Into<SocketAddr>) -> Self {
-        self.bind = address.into();
+    ///
+    /// ```
+    /// # use std::net::Ipv4Addr;
+    /// # use plimsoll::{Server, memory::MemoryRegistry};
+    /// # let server = || Server::builder(MemoryRegistry::new(), "orders");
+    /// let one = server().with_bind("0.0.0.0:80").with_advertised_host("node-7.example");
+    /// let same = server().with_bind((Ipv4Addr::UNSPECIFIED, 80)).with_advertised_host("node-7.example");
+    /// ```
+    pub fn with_bind(mut self, address: impl Into<BindAddress>) -> Self {
+        self.bind = Some(address.into());
+        self
+    }
+
+    /// Accepts from `listener`, which exists already, instead of binding one. Default: binds.
+    ///
+    /// If it listens at an unspecified address, that takes
+    /// [`with_advertised_host`](Self::with_advertised_host).
+    pub fn with_listener(mut self, listener: TcpListener) -> Self {
+        self.listener = Some(Listener::Tokio(listener));
+        self
+    }
+
+    /// [`with_listener`](Self::with_listener), for the standard library's, as a supervisor hands
+    /// it over or an option was set on it. It is set to be non-blocking.
+    pub fn with_std_listener(mut self, listener: std::net::TcpListener) -> Self {
+        self.listener = Some(Listener::Std(listener));
         self
     }
 
@@ -152,12 +201,14 @@ impl ServerBuilder {
     /// If the future is dropped, nothing has been started.
     ///
     /// # Errors
-    /// Before any I/O, [`InvalidConfig`](ErrorKind::InvalidConfig) if it is bound to an
-    /// unspecified address without an advertised host, and
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) naming the first attribute at fault and its
-    /// value. From binding: [`PermissionDenied`](ErrorKind::PermissionDenied),
-    /// [`InvalidConfig`](ErrorKind::InvalidConfig) if the address is not one of this machine's,
-    /// else [`Unavailable`](ErrorKind::Unavailable). Then what [`Registry::register`] reports.
+    /// Before any I/O, [`InvalidConfig`](crate::ErrorKind::InvalidConfig) if the address is none, or is
+    /// given beside a listener, or is unspecified without an advertised host, and
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if an attribute is at fault or a service is
+    /// given twice, each naming field and value. From binding:
+    /// [`PermissionDenied`](crate::ErrorKind::PermissionDenied),
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig) if the address is not one of this machine's,
+    /// [`TimedOut`](crate::ErrorKind::TimedOut) if its name is not resolved within 10 s, else
+    /// [`Unavailable`](crate::ErrorKind::Unavailable). Then what [`Registry::register`] reports.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -166,20 +217,26 @@ impl ServerBuilder {
         H: Fn(Incoming) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let host = self.host()?;
-        // Any port will do to find what is wrong with the rest.
-        self.description
-            .instance(&host, self.advertised_port.unwrap_or(1))?;
-        let (listener, local_addr) = bind(self.bind).await?;
+        let before = self.check()?;
+        let (listener, local_addr) = match self.listener {
+            Some(listener) => listener.listen()?,
+            None => before.listen().await?,
+        };
+        let host = match self.advertised_host {
+            Some(host) => host,
+            None => reachable(local_addr)?.to_string(),
+        };
         let port = self.advertised_port.unwrap_or_else(|| local_addr.port());
-        let instance = self.description.instance(&host, port)?;
-        let registration = self.registry.register(instance).await?;
+        let mut registrations = Vec::new();
+        for instance in self.description.instances(&host, port)? {
+            registrations.push(self.registry.register(instance).await?);
+        }
 
         let (stop, stopped) = oneshot::channel();
         let (draining, drain) = watch::channel(false);
         let reception = Reception {
             handler: Arc::new(handler),
-            load: registration.load(),
+            loads: registrations.iter().map(Registration::load).collect(),
             drain: DrainSignal(drain),
         };
         let propagation = || self.registry.capabilities().propagation;
@@ -189,7 +246,7 @@ impl ServerBuilder {
         };
         let acceptor = OwnedTask::spawn(reception.run(listener, stopped));
         Ok(Server {
-            registration,
+            registrations,
             local_addr,
             acceptor,
             stop,
@@ -198,22 +255,87 @@ impl ServerBuilder {
         })
     }
 
-    fn host(&self) -> Result<String> {
-        match &self.advertised_host {
-            Some(host) => Ok(host.clone()),
-            None if self.bind.ip().is_unspecified() => Err(invalid_config(
-                "bind",
-                self.bind,
-                "is an address that no client can connect to; advertise a host",
-            )),
-            None => Ok(self.bind.ip().to_string()),
+    /// Finds whatever can be found before any I/O; returns where to bind.
+    fn check(&self) -> Result<BindAddress> {
+        if let (Some(bind), Some(_)) = (&self.bind, &self.listener) {
+            return Err(invalid_config("bind", bind, "is given beside a listener"));
         }
+        let default = || (Ipv4Addr::LOCALHOST, 0).into();
+        let bind = self.bind.clone().unwrap_or_else(default);
+        let known = match &self.listener {
+            Some(listener) => Some(listener.local_addr()?),
+            None => bind.check()?,
+        };
+        let known = match (known, &self.advertised_host) {
+            (Some(address), None) => Some(reachable(address)?.to_string()),
+            _ => self.advertised_host.clone(),
+        };
+        let (host, port) = ANY;
+        let (host, port) = (
+            known.as_deref().unwrap_or(host),
+            self.advertised_port.unwrap_or(port),
+        );
+        self.description.instances(host, port)?;
+        Ok(bind)
+    }
+}
+
+/// The address at which clients reach whoever listens at `address`.
+fn reachable(address: SocketAddr) -> Result<IpAddr> {
+    if address.ip().is_unspecified() {
+        return Err(invalid_config(
+            "bind",
+            address,
+            "is an address that no client can connect to; advertise a host",
+        ));
+    }
+    Ok(address.ip())
+}
+
+impl Listener {
+    fn local_addr(&self) -> Result<SocketAddr> {
+        let address = match self {
+            Self::Tokio(listener) => listener.local_addr(),
+            Self::Std(listener) => listener.local_addr(),
+        };
+        address.map_err(|error| not_bound("a listener that exists", error))
+    }
+
+    fn listen(self) -> Result<(TcpListener, SocketAddr)> {
+        let local_addr = self.local_addr()?;
+        let listener = match self {
+            Self::Tokio(listener) => Ok(listener),
+            Self::Std(listener) => listener
+                .set_nonblocking(true)
+                .and_then(|()| TcpListener::from_std(listener)),
+        };
+        let listener = listener.map_err(|error| not_bound(&local_addr.to_string(), error))?;
+        Ok((listener, local_addr))
     }
 }
 
 impl Description {
-    fn instance(&self, host: &str, port: u16) -> Result<Instance> {
-        let mut instance = Instance::builder(&self.service, host, port).with_secure(self.secure);
+    /// One for each service, all of one id.
+    fn instances(&self, host: &str, port: u16) -> Result<Vec<Instance>> {
+        let mut instances: Vec<Instance> = Vec::with_capacity(self.services.len());
+        for service in &self.services {
+            let instance = match instances.first() {
+                Some(first) => first.to_builder().with_service(service).build()?,
+                None => self.instance(service, host, port)?,
+            };
+            if instances
+                .iter()
+                .any(|other| other.service() == instance.service())
+            {
+                return Err(Error::invalid("service", service, "is given twice"));
+            }
+            instances.push(instance);
+        }
+        Ok(instances)
+    }
+
+    fn instance(&self, service: &str, host: &str, port: u16) -> Result<Instance> {
+        let mut instance = Instance::builder(service, host, port).with_secure(self.secure);
         if let Some(id) = &self.id {
             instance = instance.with_id(id);
         }
@@ -234,22 +356,4 @@ impl Description {
         }
         instance.build()
     }
-}
-
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
-    let failed = |error: io::Error| {
-        let kind = match error.kind() {
-            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            io::ErrorKind::AddrNotAvailable => ErrorKind::InvalidConfig,
-            // Taken, or out of descriptors: both may pass.
-            _ => ErrorKind::Unavailable,
-        };
-        Error::new(kind, "the listener was not bound")
-            .with_operation("bind")
-            .with_context("bind", address.to_string())
-            .with_source(error)
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local_addr = listener.local_addr().map_err(failed)?;
-    Ok((listener, local_addr))
 }

@@ -1,8 +1,10 @@
 //! Leaving without failing a request.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
-use plimsoll_discovery_api::Status;
+use plimsoll_discovery_api::{Registration, Status};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -44,7 +46,7 @@ impl Server {
     pub async fn drain(self) -> DrainReport {
         self.leave().await;
         let Self {
-            registration: _registration,
+            registrations: _registrations,
             acceptor,
             stop,
             draining,
@@ -64,20 +66,39 @@ impl Server {
         DrainReport { finished, aborted }
     }
 
-    /// Steps 1 and 2.
+    /// Steps 1 and 2, for every service at once.
     async fn leave(&self) {
-        let registration = &self.registration;
-        if let Err(error) = registration.set_status(Status::Draining) {
-            tracing::debug!(%error, "not marked as draining");
+        for registration in &self.registrations {
+            if let Err(error) = registration.set_status(Status::Draining) {
+                tracing::debug!(%error, "not marked as draining");
+            }
         }
         tokio::time::sleep(self.timing.propagation_wait).await;
-        match tokio::time::timeout(DEREGISTER_LIMIT, registration.deregister()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the deregistration is not confirmed"),
-            Err(_) => tracing::warn!(limit = ?DEREGISTER_LIMIT, "deregistering takes too long"),
-        }
+        all(self.registrations.iter().map(deregister)).await;
         tokio::time::sleep(self.timing.propagation_wait).await;
     }
+}
+
+async fn deregister(registration: &Registration) {
+    match tokio::time::timeout(DEREGISTER_LIMIT, registration.deregister()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the deregistration is not confirmed"),
+        Err(_) => tracing::warn!(limit = ?DEREGISTER_LIMIT, "deregistering takes too long"),
+    }
+}
+
+/// Runs all of them at once, to their end.
+async fn all(futures: impl Iterator<Item = impl Future<Output = ()> + Send> + Send) {
+    let mut under_way: Vec<_> = futures.map(Box::pin).collect();
+    poll_fn(|cx| {
+        under_way.retain_mut(|future| future.as_mut().poll(cx).is_pending());
+        if under_way.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Waits for handlers to end, until `deadline`; returns how many did.

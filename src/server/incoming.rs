@@ -19,7 +19,7 @@ pub struct Incoming {
     pub stream: TcpStream,
     /// Who opened it.
     pub peer: SocketAddr,
-    /// Its part of the server's load.
+    /// Its part of the server's load, in every service that it serves.
     pub guard: Arc<LoadGuard>,
     /// Tells when the server wants its connections to end.
     pub drain: DrainSignal,

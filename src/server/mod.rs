@@ -1,6 +1,7 @@
 //! Serving connections, and saying so.
 
 mod acceptor;
+mod bind;
 mod builder;
 mod drain;
 mod incoming;
@@ -10,10 +11,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Instance, LoadHandle, Registration, Registry};
+use plimsoll_discovery_api::{Instance, LoadHandle, Registration, Registry, Result};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+pub use self::bind::BindAddress;
 pub use self::builder::ServerBuilder;
 pub use self::drain::DrainReport;
 pub use self::incoming::{DrainSignal, Incoming};
@@ -29,7 +31,8 @@ use crate::task::OwnedTask;
 #[derive(Debug)]
 #[must_use = "dropping a server ends it"]
 pub struct Server {
-    registration: Registration,
+    /// One at least.
+    registrations: Vec<Registration>,
     local_addr: SocketAddr,
     acceptor: OwnedTask<JoinSet<()>>,
     stop: oneshot::Sender<()>,
@@ -46,8 +49,10 @@ struct DrainTiming {
 
 impl Server {
     /// Starts a server of `service`. Everything is checked in [`start`](ServerBuilder::start).
-    pub fn builder(registry: Arc<dyn Registry>, service: impl AsRef<str>) -> ServerBuilder {
-        ServerBuilder::new(registry, service.as_ref())
+    ///
+    /// The registry is one of its own, or an `Arc` of one that others use too.
+    pub fn builder(registry: impl Registry, service: impl AsRef<str>) -> ServerBuilder {
+        ServerBuilder::new(Arc::new(registry), service.as_ref())
     }
 
     /// The address it listens on; never port 0.
@@ -56,20 +61,41 @@ impl Server {
         self.local_addr
     }
 
-    /// What it says of itself in the registry.
+    /// What it says of itself in the registry; of several services, in the first.
     #[must_use]
     pub fn instance(&self) -> Arc<Instance> {
-        self.registration.instance()
+        self.registration().instance()
     }
 
-    /// Its load: the number of open connections, and whatever else the program adds.
+    /// Its load: the number of open connections, and whatever else the program adds; of several
+    /// services, that of the first.
     #[must_use]
     pub fn load(&self) -> LoadHandle {
-        self.registration.load()
+        self.registration().load()
     }
 
-    /// Its place in the registry: how it stands, and the way to change what it says of itself.
+    /// Its place in the registry: how it stands, and the way to change what it says of itself; of
+    /// several services, in the first.
     pub fn registration(&self) -> &Registration {
-        &self.registration
+        &self.registrations[0]
+    }
+
+    /// Its places in the registry, one for each service, in the order in which they were given.
+    pub fn registrations(&self) -> &[Registration] {
+        &self.registrations
+    }
+
+    /// Waits until it is in the registry with every service that it serves.
+    ///
+    /// # Cancel safety
+    /// As [`Registration::ready`].
+    ///
+    /// # Errors
+    /// As [`Registration::ready`], of the first service that has one.
+    pub async fn ready(&self) -> Result<()> {
+        for registration in &self.registrations {
+            registration.ready().await?;
+        }
+        Ok(())
     }
 }

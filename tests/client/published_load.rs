@@ -7,7 +7,7 @@ use plimsoll::balancers::{
     LeastLoad, LeastRequest, OutlierEjection, Prequal, RoundRobin, SlowStart, Sticky,
 };
 use plimsoll::memory::MemoryRegistry;
-use plimsoll::{Balancer, Client, ClientBuilder, Instance, LoadUpdater, Registry};
+use plimsoll::{Balancer, Client, ClientBuilder, Instance, Registry};
 use tokio::time::sleep;
 
 fn client(registry: &MemoryRegistry, balancer: impl Balancer) -> ClientBuilder {

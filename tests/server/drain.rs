@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use plimsoll::{
-    Attempt, AttemptExt, CallError, Client, Endpoint, Incoming, LoadUpdater, PickRequest, Server,
-};
+use plimsoll::{Attempt, AttemptExt, CallError, Client, Endpoint, Incoming, PickRequest, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -111,7 +109,13 @@ async fn what_is_not_finished_at_the_deadline_is_aborted_and_counted() {
 async fn a_registry_that_never_answers_delays_the_drain_but_does_not_prevent_it() {
     let registry = ScriptedRegistry::new();
     registry.hang();
-    let server = server(&registry, Duration::from_secs(10)).await;
+    // Of several services all are left at once.
+    let builder = server_of(&registry).with_service("t").with_service("u");
+    let server = builder
+        .with_propagation_wait(WAIT)
+        .start(echo)
+        .await
+        .unwrap();
     let start = tokio::time::Instant::now();
     let report = server.drain().await;
     assert_eq!(report, plimsoll::DrainReport::default());

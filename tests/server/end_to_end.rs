@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use plimsoll::{
-    CallError, Client, LoadUpdater, PickRequest, Registry, Server, balancers::RoundRobin,
-};
+use plimsoll::{CallError, Client, PickRequest, Registry, Server, balancers::RoundRobin};
 use plimsoll_backend_memory::MemoryRegistry;
 use tokio::task::JoinHandle;
 
@@ -18,8 +16,7 @@ use crate::{echo, ping};
 const ANY: PickRequest<'static> = PickRequest::new();
 
 async fn server(registry: &MemoryRegistry, id: &str) -> Server {
-    let registry: Arc<dyn Registry> = Arc::new(registry.clone());
-    Server::builder(registry, "s")
+    Server::builder(registry.clone(), "s")
         .with_id(id)
         .start(echo)
         .await
@@ -28,9 +25,12 @@ async fn server(registry: &MemoryRegistry, id: &str) -> Server {
 
 /// A client of its own process, as it were: it shares nothing with the servers but the registry.
 async fn client(registry: &MemoryRegistry) -> Client {
-    let registry: Arc<dyn Registry> = Arc::new(registry.sibling());
+    client_of(registry, "s").await
+}
+
+async fn client_of(registry: &MemoryRegistry, service: &str) -> Client {
     // One attempt: a retry would hide what must not happen.
-    Client::builder(registry, "s")
+    Client::builder(registry.sibling(), service)
         .with_max_attempts(1)
         .build()
         .await
@@ -239,4 +239,84 @@ async fn a_drained_server_is_gone_from_the_registry_when_the_drain_ends() {
     let bound = tokio::time::timeout(Duration::from_secs(5), server.drain());
     bound.await.expect("nothing is in flight");
     assert!(registry.list(&service).await.unwrap().members().is_empty());
+}
+
+#[tokio::test]
+async fn several_services_behind_one_listener_are_registered_counted_and_drained_as_one() {
+    let registry = MemoryRegistry::new();
+    let server = Server::builder(registry.clone(), "s")
+        .with_service("t")
+        .with_zone("z")
+        .with_propagation_wait(Duration::ZERO)
+        .start(echo)
+        .await
+        .unwrap();
+    server.ready().await.unwrap();
+    let clients = [client(&registry).await, client_of(&registry, "t").await];
+    let mut members = Vec::new();
+    for client in &clients {
+        client.ready().await;
+        let [endpoint] = &client.endpoints()[..] else {
+            panic!("one endpoint")
+        };
+        members.push(endpoint.instance());
+    }
+    let [one, other] = &members[..] else { panic!() };
+    assert_eq!(
+        (one.service().as_str(), other.service().as_str()),
+        ("s", "t")
+    );
+    assert_eq!((one.id(), one.authority()), (other.id(), other.authority()));
+    assert_eq!((one.zone(), one.zone().is_some()), (other.zone(), true));
+
+    let loads: Vec<_> = server.registrations().iter().map(|r| r.load()).collect();
+    let current = || loads.iter().map(|load| load.current()).collect::<Vec<_>>();
+    let mut open = Vec::new();
+    for (client, count) in clients.iter().zip(1..) {
+        let mut connection = client.connect().await.unwrap();
+        tokio::io::AsyncWriteExt::write_u8(&mut connection, 7)
+            .await
+            .unwrap();
+        let back = tokio::io::AsyncReadExt::read_u8(&mut connection).await;
+        assert_eq!(back.unwrap(), 7);
+        open.push(connection);
+        assert_eq!(current(), [count, count], "whichever it came for");
+    }
+    for client in &clients {
+        let endpoint = Arc::clone(&client.endpoints()[0]);
+        let published = || endpoint.published_load().map(|report| report.load) == Some(2);
+        eventually("both are published", published).await;
+    }
+    drop(open);
+    eventually("all have left", || current() == [0, 0]).await;
+    server.drain().await;
+    for client in &clients {
+        eventually("it has left", || client.endpoints().is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_registry_is_taken_by_value_and_shared() {
+    let registry = MemoryRegistry::new();
+    let shared = Arc::new(registry.clone());
+    let erased: Arc<dyn Registry> = Arc::clone(&shared) as Arc<dyn Registry>;
+    let server = Server::builder(registry, "s").start(echo).await.unwrap();
+    server.ready().await.unwrap();
+    for client in [
+        Client::builder(Arc::clone(&shared), "s")
+            .build()
+            .await
+            .unwrap(),
+        Client::builder(Arc::clone(&erased), "s")
+            .build()
+            .await
+            .unwrap(),
+        Client::builder(MemoryRegistry::clone(&shared), "s")
+            .build()
+            .await
+            .unwrap(),
+    ] {
+        client.ready().await;
+        assert_eq!(ids(&client).len(), 1);
+    }
 }

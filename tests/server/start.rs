@@ -99,6 +99,125 @@ async fn an_unspecified_address_takes_an_advertised_host() {
 }
 
 #[tokio::test]
+async fn an_address_to_bind_is_taken_as_text_as_parts_and_by_name() {
+    let registry = ScriptedRegistry::new();
+    let local = |server: &Server| {
+        assert!(server.local_addr().ip().is_loopback());
+        assert_eq!(
+            server.instance().authority(),
+            server.local_addr().to_string()
+        );
+    };
+    local(
+        &server_of(&registry)
+            .with_bind("127.0.0.1:0")
+            .start(echo)
+            .await
+            .unwrap(),
+    );
+    local(
+        &server_of(&registry)
+            .with_bind(("127.0.0.1", 0))
+            .start(echo)
+            .await
+            .unwrap(),
+    );
+    local(
+        &server_of(&registry)
+            .with_bind("localhost:0")
+            .start(echo)
+            .await
+            .unwrap(),
+    );
+    let wide = server_of(&registry).with_bind("0.0.0.0:0".to_owned());
+    let server = wide
+        .with_advertised_host("localhost")
+        .start(echo)
+        .await
+        .unwrap();
+    assert!(server.local_addr().ip().is_unspecified());
+
+    let before = registry.log();
+    for (bad, why) in [
+        ("0.0.0.0", "port"),
+        (":80", "host"),
+        ("a b:80", "name:port"),
+    ] {
+        let error = server_of(&registry)
+            .with_bind(bad)
+            .start(echo)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{bad}");
+        assert_eq!(error.context().next(), Some(("bind", bad)));
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    let unknown = server_of(&registry).with_bind("no-such-host.invalid:0");
+    let error = unknown.start(echo).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::Unavailable, Some("bind"))
+    );
+    assert_eq!(registry.log(), before);
+}
+
+#[tokio::test]
+async fn a_listener_that_exists_is_accepted_from_and_registered() {
+    let registry = ScriptedRegistry::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let of_std = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addresses = [listener.local_addr().unwrap(), of_std.local_addr().unwrap()];
+    let builders = [
+        server_of(&registry).with_listener(listener),
+        server_of(&registry).with_id("b").with_std_listener(of_std),
+    ];
+    for (builder, address) in builders.into_iter().zip(addresses) {
+        let server = builder.start(echo).await.unwrap();
+        assert_eq!(server.local_addr(), address);
+        assert_eq!(server.instance().authority(), address.to_string());
+        let mut client = connect(address).await;
+        assert_eq!(ping(&mut client).await.unwrap(), 7);
+        assert_eq!(server.load().current(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_listener_is_given_by_itself_and_where_clients_can_reach_it() {
+    let registry = ScriptedRegistry::new();
+    let wide = || std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let error = server_of(&registry)
+        .with_std_listener(wide())
+        .start(echo)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    let both = server_of(&registry)
+        .with_bind("127.0.0.1:0")
+        .with_std_listener(wide());
+    let error = both.start(echo).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert_eq!(error.context().next(), Some(("bind", "127.0.0.1:0")));
+    assert!(registry.log().is_empty());
+    let told = server_of(&registry)
+        .with_std_listener(wide())
+        .with_advertised_host("h");
+    let server = told.start(echo).await.unwrap();
+    assert_eq!(server.instance().host().to_string(), "h");
+}
+
+#[tokio::test]
+async fn a_service_that_is_given_twice_or_has_no_name_is_refused_before_any_io() {
+    let registry = ScriptedRegistry::new();
+    for bad in ["s", ""] {
+        let builder = server_of(&registry).with_service("t").with_service(bad);
+        let error = builder.start(echo).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(error.context().next(), Some(("service", bad)));
+    }
+    assert!(registry.log().is_empty());
+}
+
+#[tokio::test]
 async fn each_bad_attribute_is_refused_by_name_before_anything_is_bound() {
     let registry = ScriptedRegistry::new();
     // Taken: whoever tries to bind it before looking at the rest fails with another error.

@@ -2,7 +2,7 @@
 
 use std::env;
 
-use plimsoll_discovery_api::{LoadUpdater, Registry, ServiceName};
+use plimsoll_discovery_api::{Registry, ServiceName};
 use plimsoll_test_servers::Process;
 use plimsoll_test_servers::consul::Server;
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Harness;
 use super::observer::ids;
 use super::scene::{Scene, built, gone, life, ready, state_becomes};
-use crate::{ErrorKind, LoadUpdater, RegistrationState, Rng, Status};
+use crate::{ErrorKind, RegistrationState, Rng, Status};
 
 /// A deregistration takes effect at once and is final.
 pub async fn deregister_is_immediate_and_final(harness: &dyn Harness) {

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::Harness;
 use super::observer::ids;
 use super::scene::{Scene, built, eventually, gone, life, member, ready};
-use crate::{ErrorKind, LoadUpdater, Registration, RegistrationState};
+use crate::{ErrorKind, Registration, RegistrationState};
 
 /// The bounds agree with one another.
 pub async fn capabilities_are_sane(harness: &dyn Harness) {

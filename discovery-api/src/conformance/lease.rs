@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::Harness;
 use super::observer::ids;
 use super::scene::{Scene, built, life, load_becomes, member, ready, state_becomes};
-use crate::{Incarnation, LoadUpdater, Registration, RegistrationState, Snapshot};
+use crate::{Incarnation, Registration, RegistrationState, Snapshot};
 
 /// What expires without being given up is registered again: a new incarnation, with the current
 /// load.

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::Harness;
 use super::observer::ids;
 use super::scene::{Scene, built, eventually, gone, life, load_becomes, member};
-use crate::{ErrorKind, LoadHandle, LoadUpdater, Snapshot, Status};
+use crate::{ErrorKind, LoadHandle, Snapshot, Status};
 
 /// The load is published as it is, without being asked.
 pub async fn the_load_is_published_without_being_asked(harness: &dyn Harness) {

@@ -3,7 +3,7 @@
 use super::Harness;
 use super::observer::ids;
 use super::scene::{Scene, gone, load_becomes, member};
-use crate::{LoadUpdater, Snapshot};
+use crate::Snapshot;
 
 /// An odd thing that was written.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Harness;
 use super::observer::{Observer, ids, show};
 use super::scene::{Scene, built, gone, life, load_becomes, member, ready, state_becomes};
-use crate::{Error, ErrorKind, Instance, LoadUpdater, Registration, RegistrationState, Snapshot};
+use crate::{Error, ErrorKind, Instance, Registration, RegistrationState, Snapshot};
 
 /// Members enough for a loss of all of them to be a mass loss.
 const MEMBERS: usize = 6;

@@ -8,9 +8,7 @@ use tokio::time::timeout;
 use super::Harness;
 use super::observer::ids;
 use super::scene::{Scene, built, eventually, life, member, ready};
-use crate::{
-    ErrorKind, Instance, LoadUpdater, Metadata, RegistrationState, Registry, Status, Weight,
-};
+use crate::{ErrorKind, Instance, Metadata, RegistrationState, Registry, Status, Weight};
 
 /// A registered instance becomes visible to every list and watch, as it was described.
 pub async fn registered_instance_becomes_visible(harness: &dyn Harness) {

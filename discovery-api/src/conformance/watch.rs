@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use super::Harness;
 use super::observer::{Observer, ids, show};
 use super::scene::{Scene, built, gone, load_becomes, member, ready};
-use crate::{Incarnation, Instance, LoadUpdater, Registration, Registry, Rng, Snapshot, Weight};
+use crate::{Incarnation, Instance, Registration, Registry, Rng, Snapshot, Weight};
 
 /// A watch yields the present set first, whenever it starts.
 pub async fn a_watch_yields_the_present_set_first(harness: &dyn Harness) {

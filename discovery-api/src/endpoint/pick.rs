@@ -47,6 +47,9 @@ impl<E: Deref<Target = Endpoint>> Pick<E> {
     /// Reports how the request ended, how long it took, and when, however it ended:
     /// [`latency`](Endpoint::latency) takes in successes, and
     /// [`peak_latency`](Endpoint::peak_latency) what each outcome says of the endpoint.
+    ///
+    /// `now` is of the clock that the client was given, with which balancers read what is learned
+    /// here: [`SystemClock`](crate::SystemClock) unless it was given another.
     pub fn finish_at(mut self, outcome: Outcome, latency: Duration, now: Timestamp) {
         self.ended = true;
         self.endpoint

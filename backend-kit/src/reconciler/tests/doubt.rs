@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater, RegistrationState, Status, Weight};
+use plimsoll_discovery_api::{ErrorKind, RegistrationState, Status, Weight};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::scenarios::{SECOND, live, no_violations, start};

@@ -1,7 +1,7 @@
 //! What the log says of it.
 
+use plimsoll_discovery_api::ErrorKind;
 use plimsoll_discovery_api::conformance::{Line, Recorder};
-use plimsoll_discovery_api::{ErrorKind, LoadUpdater};
 use tokio::time::sleep;
 use tracing::Level;
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{ErrorKind, Instance, LoadUpdater, Registration, Rng, Weight};
+use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Rng, Weight};
 use proptest::prelude::*;
 use tokio::time::{advance, sleep};
 

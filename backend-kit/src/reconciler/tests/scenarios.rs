@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{
-    ErrorKind, Instance, LoadUpdater, Registration, RegistrationState, Rng, Status,
-};
+use plimsoll_discovery_api::{ErrorKind, Instance, Registration, RegistrationState, Rng, Status};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::world::{Mode, Script};

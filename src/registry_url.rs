@@ -13,7 +13,10 @@ const SCHEMES: &[(&str, bool)] = &[
     ("etcd", cfg!(feature = "etcd")),
 ];
 
-/// Connects to the registry at `url`; which backend it is, the scheme says.
+/// The registry at `url`; which backend it is, the scheme says.
+///
+/// It reads the URL, and the files that are named in it, and no more: the registry is connected to
+/// when it is first used, which takes a tokio runtime.
 ///
 /// | URL | Registry | Feature |
 /// |---|---|---|
@@ -23,27 +26,24 @@ const SCHEMES: &[(&str, bool)] = &[
 /// | `etcd://h1:2379,h2:2379/prefix` | the one under that prefix of the etcd cluster | `etcd` |
 ///
 /// A registry that cannot be reached is no error: registrations are pending and watches wait until
-/// it can be.
+/// it can be. [`first_answer`](crate::first_answer) waits for it.
 ///
 /// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> plimsoll::Result<()> {
-/// let registry = plimsoll::connect("memory://orders?load_interval=50ms").await?;
+/// let registry = plimsoll::registry_from_url("memory://orders?load_interval=50ms")?;
 /// assert_eq!(registry.capabilities().backend, "memory");
-/// # Ok(()) }
+/// # Ok::<(), plimsoll::Error>(())
 /// ```
-///
-/// # Cancel safety
-/// If the future is dropped, nothing has been started.
 ///
 /// # Errors
 /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming the part of the URL at fault, or the schemes
 /// there are; [`Unsupported`](ErrorKind::Unsupported) naming the feature to turn on, if the scheme
-/// is known but not compiled in. Both before any I/O.
-pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
+/// is known but not compiled in. Both before any connection.
+#[doc(alias = "connect")]
+#[doc(alias = "open")]
+pub fn registry_from_url(url: &str) -> Result<Arc<dyn Registry>> {
     let url: RegistryUrl = url
         .parse()
-        .map_err(|e: Error| e.with_operation("connect"))?;
+        .map_err(|e: Error| e.with_operation("registry_from_url"))?;
     let registry: Result<Arc<dyn Registry>> = match url.scheme() {
         #[cfg(feature = "consul")]
         "consul" => crate::consul::ConsulRegistry::from_url(&url).map(|r| Arc::new(r) as _),
@@ -55,7 +55,7 @@ pub async fn connect(url: &str) -> Result<Arc<dyn Registry>> {
         "etcd" => crate::etcd::EtcdRegistry::from_url(&url).map(|r| Arc::new(r) as _),
         scheme => Err(no_backend(scheme)),
     };
-    registry.map_err(|e| e.with_operation("connect"))
+    registry.map_err(|e| e.with_operation("registry_from_url"))
 }
 
 fn no_backend(scheme: &str) -> Error {
@@ -84,9 +84,9 @@ fn no_backend(scheme: &str) -> Error {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn an_unknown_scheme_is_told_the_compiled_ones() {
-        let error = connect("redis://localhost").await.unwrap_err();
+    #[test]
+    fn an_unknown_scheme_is_told_the_compiled_ones() {
+        let error = registry_from_url("redis://localhost").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         let compiled = if cfg!(feature = "consul") {
             "compiled: consul"
@@ -113,11 +113,11 @@ mod tests {
         };
         let service = "s".parse().unwrap();
         for (a, b, shared) in [
-            ("memory://connect-test", "memory://connect-test", 1),
-            ("memory://connect-test", "memory://connect-other", 0),
+            ("memory://url-test", "memory://url-test", 1),
+            ("memory://url-test", "memory://url-other", 0),
             ("memory://", "memory://", 0),
         ] {
-            let (a, b) = (connect(a).await.unwrap(), connect(b).await.unwrap());
+            let (a, b) = (registry_from_url(a).unwrap(), registry_from_url(b).unwrap());
             let registration = a.register(instance()).await.unwrap();
             registration.ready().await.unwrap();
             assert_eq!(b.list(&service).await.unwrap().members().len(), shared);
@@ -126,8 +126,8 @@ mod tests {
     }
 
     #[cfg(feature = "memory")]
-    #[tokio::test]
-    async fn what_a_memory_registry_does_not_have_is_refused() {
+    #[test]
+    fn what_a_memory_registry_does_not_have_is_refused() {
         for url in [
             "memory://user@a",
             "memory://a,b",
@@ -136,7 +136,7 @@ mod tests {
             "memory://a?load_interval=often",
         ] {
             assert_eq!(
-                connect(url).await.unwrap_err().kind(),
+                registry_from_url(url).unwrap_err().kind(),
                 ErrorKind::InvalidConfig,
                 "{url}"
             );
@@ -144,64 +144,60 @@ mod tests {
     }
 
     #[cfg(feature = "consul")]
-    #[tokio::test]
-    async fn a_consul_url_needs_no_agent_to_be_read() {
-        let registry = connect("consul://h1:8500/root?ttl=20s").await.unwrap();
+    #[test]
+    fn a_consul_url_needs_no_agent_to_be_read() {
+        let registry = registry_from_url("consul://h1:8500/root?ttl=20s").unwrap();
         assert_eq!(registry.capabilities().backend, "consul");
-        let error = connect("consul://h1?tll=20s").await.unwrap_err();
+        let error = registry_from_url("consul://h1?tll=20s").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 
     #[cfg(not(feature = "consul"))]
-    #[tokio::test]
-    async fn a_consul_url_without_the_feature_names_it() {
-        let error = connect("consul://h").await.unwrap_err();
+    #[test]
+    fn a_consul_url_without_the_feature_names_it() {
+        let error = registry_from_url("consul://h").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("feature `consul`"), "{error}");
     }
 
     #[cfg(feature = "zk")]
-    #[tokio::test]
-    async fn a_zk_url_needs_no_server_to_be_read() {
-        let registry = connect("zk://h1:2181,h2/root?session_timeout=4s")
-            .await
-            .unwrap();
+    #[test]
+    fn a_zk_url_needs_no_server_to_be_read() {
+        let registry = registry_from_url("zk://h1:2181,h2/root?session_timeout=4s").unwrap();
         assert_eq!(registry.capabilities().backend, "zk");
-        let error = connect("zk://h1?sesion_timeout=4s").await.unwrap_err();
+        let error = registry_from_url("zk://h1?sesion_timeout=4s").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 
     #[cfg(not(feature = "zk"))]
-    #[tokio::test]
-    async fn a_zk_url_without_the_feature_names_it() {
-        let error = connect("zk://h").await.unwrap_err();
+    #[test]
+    fn a_zk_url_without_the_feature_names_it() {
+        let error = registry_from_url("zk://h").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("feature `zk`"), "{error}");
     }
 
     #[cfg(feature = "etcd")]
-    #[tokio::test]
-    async fn an_etcd_url_needs_no_server_to_be_read() {
-        let registry = connect("etcd://h1:2379,h2/prefix?lease_ttl=4s")
-            .await
-            .unwrap();
+    #[test]
+    fn an_etcd_url_needs_no_server_to_be_read() {
+        let registry = registry_from_url("etcd://h1:2379,h2/prefix?lease_ttl=4s").unwrap();
         assert_eq!(registry.capabilities().backend, "etcd");
-        let error = connect("etcd://h1?lease=4s").await.unwrap_err();
+        let error = registry_from_url("etcd://h1?lease=4s").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 
     #[cfg(not(feature = "etcd"))]
-    #[tokio::test]
-    async fn an_etcd_url_without_the_feature_names_it() {
-        let error = connect("etcd://h").await.unwrap_err();
+    #[test]
+    fn an_etcd_url_without_the_feature_names_it() {
+        let error = registry_from_url("etcd://h").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("feature `etcd`"), "{error}");
     }
 
     #[cfg(not(feature = "memory"))]
-    #[tokio::test]
-    async fn a_backend_that_is_not_compiled_in_names_its_feature() {
-        let error = connect("memory://").await.unwrap_err();
+    #[test]
+    fn a_backend_that_is_not_compiled_in_names_its_feature() {
+        let error = registry_from_url("memory://").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("feature `memory`"), "{error}");
     }
