@@ -8,7 +8,7 @@ use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status, Weight,
 };
 
-use crate::paths::{Names, service_name};
+use crate::paths::{Names, check_id, service_name};
 use crate::wire::{HealthEntry, Registration, TtlCheck, Weights};
 
 /// Raised only with additions that old readers may ignore.
@@ -167,6 +167,12 @@ fn ours(service: &ServiceName, found: &HealthEntry, id: &str, life: &str) -> Res
         None => Ok(None),
     };
     let life: Incarnation = life.parse().map_err(bad)?;
+    let own_check = check_id(&found.service.id);
+    if !found.checks.iter().any(|check| check.id == own_check) {
+        let why =
+            "a service of plimsoll's that no check keeps alive: copied, or its check taken away";
+        return Err(corrupt(why));
+    }
     let status = own("status")
         .map_or(Ok(Status::Up), str::parse)
         .map_err(bad)?;

@@ -75,7 +75,9 @@ fn owner(pair: &Pair, branch: &str) -> Option<InstanceId> {
     InstanceId::new(unescape(key).ok()?).ok()
 }
 
+/// What no session holds keeps nobody's id: it is a copy, or a backup.
 fn stored(pair: &Pair) -> Option<Stored> {
+    pair.session.as_ref()?;
     Some(Stored {
         value: Value::read(pair)?,
         modified: pair.modify_index,

@@ -23,7 +23,7 @@ const LIFE: &str = "00112233445566778899aabbccddeeff";
 fn entries(ids: &[&str]) -> String {
     let entry = |id: &&str| {
         format!(
-            r#"{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Checks":[{{"Status":"passing"}}],
+            r#"{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Checks":[{{"CheckID":"service:orders:{id}:{LIFE}","Status":"passing"}}],
                 "Service":{{"ID":"orders:{id}:{LIFE}","Service":"orders","Port":80,"ModifyIndex":1,"CreateIndex":1,
                     "Meta":{{"plimsoll-schema":"1","plimsoll-id":"{id}","plimsoll-incarnation":"{LIFE}"}}}}}}"#
         )

@@ -130,6 +130,11 @@ pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
     }
 }
 
+/// Whether a program other than ours has written the entry of a key that was created then.
+pub(crate) fn is_foreign(entry: &Entry, create_revision: i64) -> bool {
+    entry.incarnation == foreign(create_revision)
+}
+
 fn foreign(create_revision: i64) -> Incarnation {
     Incarnation::from_bits(u128::from(create_revision.unsigned_abs()))
 }

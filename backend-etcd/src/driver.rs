@@ -190,7 +190,9 @@ impl EtcdDriver {
                     let is_own = life == record.incarnation
                         || former.contains(&life)
                         || is_overwritten(owner, kv, lease);
-                    if !is_own && !owner.departed {
+                    // Nobody lives who has written it: a copy, or a backup.
+                    let is_unkept = owner.is_record && kv.lease() == 0;
+                    if !is_own && !owner.departed && !is_unkept {
                         return Err(conflict(keys, life, kv.lease()));
                     }
                     (kv.mod_revision(), Some(kv.create_revision()))

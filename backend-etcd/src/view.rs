@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use etcd_client::KeyValue;
 use plimsoll_backend_kit::{Change, Departure, Entry, Interest, Listing, Skipped};
-use plimsoll_discovery_api::{Incarnation, Revision, ServiceName};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Revision, ServiceName};
 
 use crate::codec::{self, Reading};
 use crate::keys::{Spelling, id_of};
@@ -207,6 +207,12 @@ impl View {
             match codec::read(&self.service, &row.key, row.value, row.created) {
                 // Announced here: the removal of the key that follows is news no more.
                 Ok(Reading::Departed) => return self.removed(&row.key, Departure::Graceful),
+                Ok(Reading::Present(entry))
+                    if row.lease == 0 && !codec::is_foreign(&entry, row.created) =>
+                {
+                    let skipped = Skipped::new(id_of(&row.key), unkept());
+                    (Incarnation::from_bits(0), Change::Skipped(skipped))
+                }
                 Ok(Reading::Present(mut entry)) => {
                     entry.load = self.load_of(&row.key, row.lease, row.created);
                     (entry.incarnation, Change::Put(entry))
@@ -296,6 +302,12 @@ impl View {
     }
 }
 
+/// Our records are under a lease, each of them: what is not is a copy or a backup of one.
+fn unkept() -> Error {
+    let why = "a record of plimsoll's that no lease keeps alive: copied, restored or overwritten";
+    Error::new(ErrorKind::Corrupt, why)
+}
+
 impl Load {
     /// Whether it is of the life that the identity under `lease`, created at `created`, is of: an
     /// owner writes both in one transaction, and the load again and again under the same lease.
@@ -374,6 +386,27 @@ mod tests {
             };
             assert_eq!(departure, meant);
         }
+    }
+
+    #[test]
+    fn a_record_of_ours_without_a_lease_is_no_instance() {
+        let value = br#"{"Op":0,"Addr":"h:1","Metadata":{"schema":1,"id":"a","host":"h","port":1,
+            "incarnation":"000000000000000000000000000000ff"}}"#;
+        let record = |lease, modified| Row {
+            value,
+            lease,
+            ..row("a", modified)
+        };
+        let mut view = view();
+        assert_eq!(told(view.put(&record(7, 1))), "h:1");
+        let Some(Change::Skipped(skipped)) = view.put(&record(0, 2)) else {
+            panic!("not skipped");
+        };
+        assert!(
+            skipped.cause.to_string().contains("no lease keeps alive"),
+            "{skipped:?}"
+        );
+        assert_eq!(told(view.put(&record(7, 3))), "h:1");
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl Faults for MemoryHarness {
         Some(Oddity::entry(what))
     }
 
+    /// A record is the life of its owner here: nothing can be copied without it.
+    async fn copy(&self, _service: &ServiceName, _id: &InstanceId, _other: &ServiceName) -> bool {
+        false
+    }
+
     async fn write_load(
         &self,
         service: &ServiceName,

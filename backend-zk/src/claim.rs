@@ -83,7 +83,10 @@ impl ZkDriver {
                     }
                     Err(error) => return Err(failed_at(&nodes.identity)(error)),
                 }
-            } else if life != record.incarnation && !former.contains(&life) {
+            } else if life != record.incarnation
+                && !former.contains(&life)
+                && !codec::is_unkept(life, stat.czxid, stat.ephemeral_owner)
+            {
                 return Err(
                     Error::new(ErrorKind::Conflict, "another live owner holds the id")
                         .with_context("path", nodes.identity)

@@ -112,6 +112,12 @@ pub(crate) fn incarnation(bytes: &[u8], czxid: i64) -> Incarnation {
     written.unwrap_or_else(|| foreign(czxid))
 }
 
+/// Whether no session keeps alive what was written here in `life`, at the node that `czxid` created: it
+/// is a copy or a backup. Containers name an owner that is none.
+pub(crate) fn is_unkept(life: Incarnation, czxid: i64, owner: i64) -> bool {
+    matches!(owner, 0 | i64::MIN) && life != foreign(czxid)
+}
+
 fn foreign(czxid: i64) -> Incarnation {
     Incarnation::from_bits(u128::from(czxid.unsigned_abs()))
 }
@@ -328,6 +334,18 @@ mod tests {
         let skipped = read(&service(), key, &ours, 1).unwrap_err();
         assert_eq!(skipped.cause.kind(), ErrorKind::Corrupt);
         assert!(read(&service(), "orders%3A8080", &ours, 1).is_ok());
+    }
+
+    #[test]
+    fn what_is_ours_and_hangs_on_no_session_is_kept_by_nobody() {
+        let (ours, others) = (Incarnation::random(), foreign(9));
+        for (owner, unkept) in [(0, true), (i64::MIN, true), (1, false), (-1, false)] {
+            assert_eq!(is_unkept(ours, 9, owner), unkept, "{owner}");
+            assert!(
+                !is_unkept(others, 9, owner),
+                "a STATIC or PERMANENT one of Curator"
+            );
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use plimsoll_backend_kit::{Entry, Interest, Listing, Skipped, unescape};
-use plimsoll_discovery_api::{Incarnation, Result, Revision, ServiceName};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, Revision, ServiceName};
 use zookeeper_client::Stat;
 
 use crate::codec;
@@ -195,7 +195,17 @@ pub(crate) fn understand(
     bytes: &[u8],
     stat: &Stat,
 ) -> (Seen, Result<Entry, Skipped>) {
-    let entry = codec::read(service, key, bytes, stat.czxid);
+    let mut entry = codec::read(service, key, bytes, stat.czxid);
+    if entry
+        .as_ref()
+        .is_ok_and(|entry| codec::is_unkept(entry.incarnation, stat.czxid, stat.ephemeral_owner))
+    {
+        let why = "a record of plimsoll's that no session keeps alive: copied or restored";
+        entry = Err(Skipped::new(
+            id_of(key),
+            Error::new(ErrorKind::Corrupt, why),
+        ));
+    }
     let seen = Seen {
         czxid: stat.czxid,
         mzxid: stat.mzxid,

@@ -60,6 +60,7 @@ pub trait Registry: fmt::Debug + Send + Sync + 'static {
     /// - After an outage longer than the lease, and after a loss of all data, everything is
     ///   registered again.
     /// - The load is published as it is, without being asked.
+    /// - A record that nothing keeps alive, such as a copy, is no member, and its id is free to take.
     /// - Even an unchanged load is published again before it exceeds its maximum age.
     /// - The load is 0 after the last guard drops.
     /// - A flush publishes the load at once.

@@ -31,7 +31,7 @@ fn catalogued(registration: &Registration) -> HealthEntry {
             "ID": json["ID"], "Service": json["Name"], "Address": json["Address"], "Port": json["Port"],
             "Tags": json["Tags"], "Meta": json["Meta"], "Weights": json["Weights"], "CreateIndex": 77
         },
-        "Checks": [{"Status": "passing"}]
+        "Checks": [{"CheckID": json["Check"]["CheckID"], "Status": "passing"}]
     });
     serde_json::from_value(entry).unwrap()
 }
@@ -106,6 +106,25 @@ fn the_fullest_description_fits_and_what_does_not_is_named() {
     let error = written(&record(instance)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.to_string().contains("metadata key"), "{error}");
+}
+
+#[test]
+fn a_service_of_ours_without_its_check_is_no_instance_and_one_of_others_is() {
+    let good = record(Instance::builder("orders", "h", 1).build().unwrap());
+    let mut copied = catalogued(&written(&good).unwrap());
+    assert!(read(&service(), &copied).is_ok());
+    copied.service.id = "copied".into();
+    assert!(read(&service(), &copied).is_err(), "the check is another's");
+    copied.checks.clear();
+    let error = read(&service(), &copied)
+        .map(|found| found.entry)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("no check keeps alive"),
+        "{error}"
+    );
+    copied.service.meta.clear();
+    assert!(read(&service(), &copied).is_ok());
 }
 
 #[test]

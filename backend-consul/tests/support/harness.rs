@@ -16,7 +16,7 @@ use plimsoll_test_servers::consul::{Data, Server};
 use plimsoll_test_servers::harness::{self, Gates};
 use plimsoll_test_servers::probe::eventually;
 
-use super::operator::{base64, key, key_path, owned, put, service_id, session_name};
+use super::operator::{base64, get, key, key_path, owned, put, service_id, session_name};
 
 pub const ROOT: &str = "plimsoll-test";
 pub const TTL: Duration = Duration::from_secs(6);
@@ -153,6 +153,27 @@ impl Faults for ConsulHarness {
         let (oddity, path, body) = oddities(service).into_iter().nth(number)?;
         self.with(|server| put(server, &path, &body));
         Some(oddity)
+    }
+
+    /// As a tool does that registers anew what it finds in a catalog, and `consul kv export | import`.
+    async fn copy(&self, service: &ServiceName, id: &InstanceId, other: &ServiceName) -> bool {
+        self.with(|server| {
+            let owned = owned(server, &key(service, id.as_str())).expect("a record");
+            let life = owned.life().expect("a life");
+            let found = service_id(service, id.as_str(), life);
+            let mut copy = get(server, &format!("/v1/agent/service/{}", escape(&found)));
+            copy["Name"] = escape(other.as_str()).into();
+            copy["ID"] = service_id(other, id.as_str(), life).into();
+            let fields = ["ID", "Name", "Address", "Port", "Tags", "Meta"];
+            let body: serde_json::Map<_, _> = fields
+                .iter()
+                .map(|field| ((*field).to_owned(), copy[*field].clone()))
+                .collect();
+            let body = serde_json::Value::from(body).to_string();
+            put(server, "/v1/agent/service/register", &body);
+            put(server, &key_path(&key(other, id.as_str())), &owned.value);
+        });
+        true
     }
 
     async fn write_load(

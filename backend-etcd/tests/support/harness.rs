@@ -169,6 +169,17 @@ impl Faults for EtcdHarness {
         Some(oddity)
     }
 
+    /// As `etcdctl make-mirror` does, and `etcdctl get | etcdctl put`.
+    async fn copy(&self, service: &ServiceName, id: &InstanceId, other: &ServiceName) -> bool {
+        let operator = self.operator().await;
+        for key in [identity, load] {
+            let kv = operator.get(&key(service, id.as_str())).await;
+            let value = kv.expect("a record").value().to_owned();
+            operator.put(&key(other, id.as_str()), &value).await;
+        }
+        true
+    }
+
     async fn write_load(
         &self,
         service: &ServiceName,

@@ -235,6 +235,25 @@ impl Faults for ZkHarness {
         Some(oddity)
     }
 
+    async fn copy(&self, service: &ServiceName, id: &InstanceId, other: &ServiceName) -> bool {
+        let operator = self.operator().await;
+        let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        for path in [identity, load] {
+            let (data, _) = operator
+                .get_data(&path(service, id.as_str()))
+                .await
+                .expect("a record");
+            let path = path(other, id.as_str());
+            let parent = path.rsplit_once('/').expect("a path").0;
+            operator.mkdir(parent, &options).await.expect("the parent");
+            operator
+                .create(&path, &data, &options)
+                .await
+                .expect("the copy");
+        }
+        true
+    }
+
     async fn write_load(
         &self,
         service: &ServiceName,

@@ -59,6 +59,7 @@ macro_rules! __conformance_cases {
             }
             lease {
                 a_load_write_of_a_former_incarnation_is_refused
+                a_record_that_nothing_keeps_alive_is_no_member_and_its_id_is_free
                 an_expired_registration_returns_with_the_current_load
                 an_expiry_shows_as_lost_then_live
             }

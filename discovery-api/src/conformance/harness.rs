@@ -59,6 +59,11 @@ pub trait Faults: Send + Sync {
     /// them. Nothing once there are no more.
     async fn oddity(&self, service: &ServiceName, number: usize) -> Option<Oddity>;
 
+    /// Writes the record of `id` under `service`, and its load, under `other` as well, without the
+    /// lease, session or check that keeps it alive, as a tool that copies a registry does. Returns
+    /// `false` if records of this registry cannot be parted from what keeps them alive.
+    async fn copy(&self, service: &ServiceName, id: &InstanceId, other: &ServiceName) -> bool;
+
     /// Writes a load just as the owner of `incarnation` would: by the same conditional write.
     ///
     /// # Errors

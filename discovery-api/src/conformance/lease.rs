@@ -4,8 +4,8 @@ use tokio::time::timeout;
 
 use super::Harness;
 use super::observer::ids;
-use super::scene::{Scene, built, life, load_becomes, member, ready, state_becomes};
-use crate::{Incarnation, Registration, RegistrationState, Snapshot};
+use super::scene::{Scene, built, gone, life, load_becomes, member, ready, state_becomes};
+use crate::{Incarnation, Instance, Registration, RegistrationState, Snapshot};
 
 /// What expires without being given up is registered again: a new incarnation, with the current
 /// load.
@@ -150,4 +150,41 @@ async fn new_life(
         Some(incarnation) => incarnation,
         None => panic!("a live registration without an incarnation: {state:?}"),
     }
+}
+
+/// A record that nothing keeps alive, such as a copy, is no member, and its id is free to take.
+pub async fn a_record_that_nothing_keeps_alive_is_no_member_and_its_id_is_free(
+    harness: &dyn Harness,
+) {
+    let scene = Scene::new(harness);
+    let (owner, other) = (scene.process().await, scene.process().await);
+    let settle = scene.timing.settle;
+    let original = scene.live(&owner, "one").await;
+    let copies = scene.sibling("-copied");
+    let id = original.instance().id().clone();
+    let mut early = scene.follow_named(&other, &copies).await;
+    early.never("a copy among the members", |s| {
+        s.members().iter().any(|m| m.instance().port() == 8080)
+    });
+    let mut skipped = 0;
+    if scene.faults().copy(&scene.service, &id, &copies).await {
+        skipped = 1;
+    }
+    let counted = |s: &Snapshot| s.members().is_empty() && s.skipped() == skipped;
+    scene
+        .listed_named(&other, &copies, settle, "nobody", counted)
+        .await;
+    early.until(settle, "nobody", counted).await;
+    // Its id is anybody's.
+    let taken = built(Instance::builder(&copies, "10.1.2.3", 8081).with_id("one"));
+    let taken = scene.register(&other, &taken).await;
+    ready(settle, &taken).await;
+    let there = |s: &Snapshot| s.get("one").is_some_and(|m| m.instance().port() == 8081);
+    early.until(settle, "who has taken the id", there).await;
+    gone(scene.timing.removal, &taken).await;
+    early
+        .until(settle, "nobody", |s| s.members().is_empty())
+        .await;
+    let kept = scene.listed(&other, settle, "the original", |s| s.get("one").is_some());
+    kept.await;
 }
