@@ -77,7 +77,7 @@ impl Agent {
     pub(crate) async fn deregister(&self, service_id: &str) -> Result<(), Failure> {
         let path = path(&["agent", "service", "deregister", service_id]);
         match self.http.send(Request::put("deregister", &path)).await {
-            Err(failure) if failure.is(404) => Ok(()),
+            Err(failure) if failure.is(404) || failure.knows_no_service() => Ok(()),
             answer => answer.map(drop),
         }
     }

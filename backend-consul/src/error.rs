@@ -29,6 +29,12 @@ impl Failure {
             .with_context("request", operation)
             .with_context("status", status.to_string())
             .with_context("answer", shown);
+        let error = match needs(operation) {
+            Some(needs) if error.kind() == ErrorKind::PermissionDenied => {
+                error.with_context("needs", needs)
+            }
+            _ => error,
+        };
         Self {
             status: Some(status),
             text,
@@ -104,6 +110,12 @@ impl Failure {
         is_of_credentials(&self.error)
     }
 
+    /// Whether the agent, asked by somebody with a token, knows of no such service; older ones have no
+    /// status for it.
+    pub(crate) fn knows_no_service(&self) -> bool {
+        self.is(500) && self.text.contains("Unknown service")
+    }
+
     /// Whether a transaction failed because its session is no more.
     pub(crate) fn names_no_session(&self) -> bool {
         self.is(409) && self.text.contains("invalid session")
@@ -127,6 +139,20 @@ pub(crate) fn is_of_credentials(error: &Error) -> bool {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         failure.error
+    }
+}
+
+/// The right that a request needs; Consul says which one it was in some releases only.
+fn needs(operation: &str) -> Option<&'static str> {
+    match operation {
+        "register" | "deregister" | "pass" => Some("service:write"),
+        "session" | "renewal" | "destroy" => Some("session:write"),
+        "transaction" => Some("key:write"),
+        "fence" => Some("key:read"),
+        "loads" => Some("key:read, or key:list where the agent has enable_key_list_policy"),
+        "health" => Some("service:read and node:read"),
+        "check" => Some("node:read"),
+        _ => None,
     }
 }
 

@@ -552,3 +552,74 @@ async fn a_hundred_registrations_in_an_outage_ask_in_one_beat_that_slows_down_to
         plimsoll_test_servers::probe::state(registration, "Live", |state| state.is_live()).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_rights_are_enough_and_each_that_is_missing_is_told() {
+    if !available() {
+        return;
+    }
+    let server = guarded();
+    let node = block_in_place(|| get(&server, "/v1/agent/self"));
+    let node = node["Config"]["NodeName"].as_str().unwrap();
+    let least = [
+        (
+            r#"service "orders" { policy = "write" }"#.to_owned(),
+            "service:write",
+        ),
+        (
+            format!(r#"session "{node}" {{ policy = "write" }}"#),
+            "session:write",
+        ),
+        (
+            format!(r#"key_prefix "{ROOT}/load/orders/" {{ policy = "write" }}"#),
+            "key:write",
+        ),
+        (
+            format!(r#"node "{node}" {{ policy = "read" }}"#),
+            "node:read",
+        ),
+    ];
+    let without = |missing: &str| {
+        let rules = least.iter().filter(|(_, right)| *right != missing);
+        rules
+            .map(|(rule, _)| rule.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let secret = token(&server, &without("nothing"));
+    let handle = || {
+        builder(server.address())
+            .with_token(&secret)
+            .build()
+            .unwrap()
+    };
+    let registry = handle();
+    let registration = live(&registry, instance("a")).await;
+    registration.load().set(9);
+    registration.load().flush().await.unwrap();
+    let service = registration.instance().service().clone();
+    let listed = registry.list(&service).await.unwrap();
+    assert_eq!((ids(&listed), load_of(&listed, "a")), (vec!["a"], Some(9)));
+    registration.deregister().await.unwrap();
+    for (_, right) in &least {
+        rewrite_policy(&server, &without(right));
+        let registry = handle();
+        let registration = registry
+            .register(instance(&format!("b-{}", right.len())))
+            .await
+            .unwrap();
+        let refused = timeout(PATIENCE, registration.ready())
+            .await
+            .unwrap()
+            .unwrap_err();
+        assert_eq!(
+            refused.kind(),
+            ErrorKind::PermissionDenied,
+            "{right}: {refused}"
+        );
+        assert!(refused.to_string().contains(right), "{right}: {refused}");
+        rewrite_policy(&server, &without("nothing"));
+        plimsoll_test_servers::probe::state(&registration, "Live", |s| s.is_live()).await;
+        registration.deregister().await.unwrap();
+    }
+}

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use crate::claim::{EtcdClaim, Fence, put, unchanged};
 use crate::codec;
 use crate::config::Config;
-use crate::error::{about, contended, gone};
+use crate::error::{about, contended, gone, needing};
 use crate::holdings::Holdings;
 use crate::keys::{Keys, Tree};
 use crate::lease::{Granted, Lease};
@@ -323,7 +323,9 @@ impl Driver for EtcdDriver {
         let instance = &record.instance;
         let keys = self.tree.keys(instance.service(), instance.id());
         let claimed = self.claim_keys(record, former, &keys).await;
-        claimed.map_err(about(&keys.identity))
+        claimed
+            .map_err(about(&keys.identity))
+            .map_err(needing(|| self.tree.needs_to_register(instance.service())))
     }
 
     async fn renew(&self, claim: &EtcdClaim) -> Result<()> {
@@ -353,17 +355,26 @@ impl Driver for EtcdDriver {
     async fn release(&self, release: &Release, claim: Option<&EtcdClaim>) -> Result<()> {
         let keys = self.tree.keys(&release.service, &release.id);
         let removed = self.remove(&keys, &release.incarnations, claim).await;
-        removed.map_err(about(&keys.identity))
+        removed
+            .map_err(about(&keys.identity))
+            .map_err(needing(|| self.tree.needs_to_register(&release.service)))
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
         let view = read::view(&self.link, &self.tree, service, Interest::Loads);
-        Ok(view.await?.take_listing())
+        let view = view.await;
+        let mut view = view.map_err(needing(|| self.tree.needs_to_follow(service, true)))?;
+        Ok(view.take_listing())
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
-        let view = read::view(&self.link, &self.tree, service, interest).await?;
-        updates::follow(Arc::clone(&self.link), &self.tree, view).await
+        let loads = matches!(interest, Interest::Loads);
+        let subscribed = async {
+            let view = read::view(&self.link, &self.tree, service, interest).await?;
+            updates::follow(Arc::clone(&self.link), &self.tree, view).await
+        };
+        let subscribed = subscribed.await;
+        subscribed.map_err(needing(|| self.tree.needs_to_follow(service, loads)))
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {

@@ -146,6 +146,17 @@ pub(crate) fn about(key: &str) -> impl FnOnce(Error) -> Error {
     }
 }
 
+/// Says what a call needs to be allowed, if it was not.
+pub(crate) fn needing(needs: impl FnOnce() -> String) -> impl FnOnce(Error) -> Error {
+    move |error| {
+        let is_denied = error.kind() == ErrorKind::PermissionDenied;
+        if !is_denied || error.context().any(|(name, _)| name == "needs") {
+            return error;
+        }
+        error.with_context("needs", needs())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,26 @@ impl Tree {
         format!("{}load/{}/", self.prefix, escape(service.as_str()))
     }
 
+    /// What whoever registers an instance of `service` needs to be allowed.
+    pub(crate) fn needs_to_register(&self, service: &ServiceName) -> String {
+        let (identities, loads) = (self.identities(service), self.loads(service));
+        let fences = format!("{}fence/", self.prefix);
+        format!("readwrite of the prefixes {identities}, {loads} and {fences}")
+    }
+
+    /// What whoever follows `service` needs to be allowed, with its loads or without.
+    pub(crate) fn needs_to_follow(&self, service: &ServiceName, loads: bool) -> String {
+        let identities = self.identities(service);
+        if loads {
+            format!(
+                "read of the prefixes {identities} and {}",
+                self.loads(service)
+            )
+        } else {
+            format!("read of the prefix {identities}")
+        }
+    }
+
     /// Whether `key` is one of an instance. The lease may be known to others, who may have keys of
     /// their own under it.
     pub(crate) fn is_of_instance(&self, key: &[u8]) -> bool {

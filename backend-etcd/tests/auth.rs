@@ -9,11 +9,13 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, ConnectOptions, Permission};
+use etcd_client::{Client, ConnectOptions, Permission, RoleRevokePermissionOptions};
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{ErrorKind, RegistrationState, Registry};
-use plimsoll_test_servers::probe::{eventually, ids, life, load_of, new_life, ready, shown, state};
-use tokio::time::sleep;
+use plimsoll_discovery_api::{Error, ErrorKind, RegistrationState, Registry, Status};
+use plimsoll_test_servers::probe::{
+    PATIENCE, eventually, ids, life, load_of, new_life, ready, shown, state,
+};
+use tokio::time::{sleep, timeout};
 
 use support::harness::{TTL, builder};
 use support::operator::{PREFIX, identity};
@@ -191,5 +193,79 @@ fault! {
         registration.load().set(4);
         listed(&provider, "the load", |s| load_of(s, "a") == Some(4)).await;
         ready(&registration).await;
+    }
+}
+
+/// Why a new registration is refused.
+async fn refusal(registry: &EtcdRegistry, id: &str) -> Error {
+    let registration = register(registry, id).await;
+    let refused = timeout(PATIENCE, registration.ready()).await.unwrap();
+    refused.unwrap_err()
+}
+
+fault! {
+    async fn the_least_rights_are_enough_and_each_that_is_missing_is_told(stage: Stage) {
+        let branch = |name: &str| format!("{PREFIX}/{name}/orders/");
+        let (identities, loads, fences) = (branch("services"), branch("load"), format!("{PREFIX}/fence/"));
+        let needed = [identities.as_str(), &loads, &fences];
+        let write = |prefix: &str| Permission::read_write(prefix).with_prefix();
+        let read = |prefix: &str| Permission::read(prefix).with_prefix();
+        let mut auth = stage.operator.0.auth_client();
+        for role in ["registrar", "follower"] {
+            auth.role_add(role).await.unwrap();
+        }
+        for prefix in needed {
+            auth.role_grant_permission("registrar", write(prefix)).await.unwrap();
+        }
+        for prefix in &needed[..2] {
+            auth.role_grant_permission("follower", read(prefix)).await.unwrap();
+        }
+        for (user, role) in [("app", "registrar"), ("ui", "follower"), ("root", "root")] {
+            auth.user_add(user, PASSWORD, None).await.unwrap();
+            auth.user_grant_role(user, role).await.unwrap();
+        }
+        auth.auth_enable().await.unwrap();
+        let handle = |user| builder(stage.server.address()).with_user(user, PASSWORD).build().unwrap();
+        let (provider, consumer) = (handle("app"), handle("ui"));
+        let registration = live(&provider, "a").await;
+        registration.load().set(7);
+        registration.load().flush().await.unwrap();
+        registration.set_status(Status::Draining).unwrap();
+        let mut watch = consumer.watch(&stage.service).await.unwrap();
+        shown(&mut watch, "all of it", |s| {
+            s.get("a").is_some_and(|m| m.instance().status() == Status::Draining) && load_of(s, "a") == Some(7)
+        })
+        .await;
+        registration.deregister().await.unwrap();
+        shown(&mut watch, "nobody", |s| s.members().is_empty()).await;
+
+        let root = root(&stage).await;
+        let mut auth = root.auth_client();
+        let whole = || Some(RoleRevokePermissionOptions::new().with_prefix());
+        for (number, prefix) in needed.into_iter().enumerate() {
+            auth.role_revoke_permission("registrar", prefix, whole()).await.unwrap();
+            let refused = refusal(&provider, &format!("without{number}")).await;
+            assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{prefix}: {refused}");
+            assert!(refused.to_string().contains(prefix), "{prefix}: {refused}");
+            // What may be read is not enough.
+            auth.role_grant_permission("registrar", read(prefix)).await.unwrap();
+            if prefix != fences {
+                let refused = refusal(&provider, &format!("reading{number}")).await;
+                assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{prefix}: {refused}");
+            }
+            auth.role_revoke_permission("registrar", prefix, whole()).await.unwrap();
+            auth.role_grant_permission("registrar", write(prefix)).await.unwrap();
+        }
+        auth.role_revoke_permission("follower", loads.as_str(), whole()).await.unwrap();
+        let refused = consumer.list(&stage.service).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+        assert!(refused.to_string().contains(&loads), "{refused}");
+        let mut watch = consumer.watch_members(&stage.service).await.unwrap();
+        let _second = live(&provider, "b").await;
+        shown(&mut watch, "who is there", |s| ids(s) == ["b"]).await;
+        auth.role_revoke_permission("follower", identities.as_str(), whole()).await.unwrap();
+        let refused = consumer.list(&stage.service).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+        assert!(refused.to_string().contains(&identities), "{refused}");
     }
 }

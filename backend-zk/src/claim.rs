@@ -10,7 +10,7 @@ use zookeeper_client::{Client, Error as Native, MultiWriteResult, Stat};
 
 use crate::codec;
 use crate::driver::{Pair, SETTLE_ATTEMPTS, ZkDriver, contended, native, unexpected};
-use crate::error::failed_at;
+use crate::error::{failed_at, failed_for};
 use crate::paths::Nodes;
 
 /// Two nodes of one session.
@@ -66,7 +66,7 @@ impl ZkDriver {
                 }
                 Err(Native::NoNode) => self.make_parents(&connection, &nodes, asked).await?,
                 Err(Native::NodeExists | Native::BadVersion) => {}
-                Err(error) => return Err(failed_at(&nodes.identity)(error)),
+                Err(error) => return Err(failed_for(&nodes.identity, || nodes.needs())(error)),
             }
             there = self.standing(&connection, &nodes).await?;
             let Some((bytes, stat)) = &there.0 else {

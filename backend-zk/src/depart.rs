@@ -16,7 +16,7 @@ use zookeeper_client::{Error as Native, Stat};
 
 use crate::codec;
 use crate::driver::{SETTLE_ATTEMPTS, ZkDriver, contended, native};
-use crate::error::failed_at;
+use crate::error::{failed_at, failed_for};
 use crate::fetch::{Standing, read_all};
 use crate::paths::Nodes;
 use crate::session::Connection;
@@ -138,7 +138,11 @@ impl ZkDriver {
                 Err(Native::BadVersion | Native::NodeExists) => {}
                 // Perhaps of the list alone.
                 Err(Native::NoAuth) if list.is_some() => may_list = false,
-                Err(error) => return Err(failed_at(&nodes.identity)(error)),
+                Err(error) => {
+                    return Err(failed_for(&nodes.identity, || nodes.needs_to_depart())(
+                        error,
+                    ));
+                }
             }
         }
         Err(contended())

@@ -50,6 +50,27 @@ pub(crate) fn failed_at(path: &str) -> impl Fn(zk::Error) -> Error + '_ {
     move |error| failed(error).with_context("path", path)
 }
 
+/// The same, saying what the call needs to be allowed, if it was not.
+pub(crate) fn failed_for(
+    path: &str,
+    needs: impl FnOnce() -> String,
+) -> impl FnOnce(zk::Error) -> Error {
+    move |error| {
+        let is_denied = matches!(error, zk::Error::NoAuth);
+        let error = failed_at(path)(error);
+        if is_denied {
+            error.with_context("needs", needs())
+        } else {
+            error
+        }
+    }
+}
+
+/// The same, of a call that reads the node `path`.
+pub(crate) fn unread_at(path: &str) -> impl FnOnce(zk::Error) -> Error {
+    failed_for(path, move || format!("to read (r) {path}"))
+}
+
 /// The registration of `path` has ended.
 pub(crate) fn gone(path: &str, why: &str) -> Error {
     Error::new(ErrorKind::LeaseExpired, why).with_context("path", path)

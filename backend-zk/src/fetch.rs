@@ -3,7 +3,7 @@
 use plimsoll_discovery_api::Result;
 use zookeeper_client::{Error as Native, MultiReadResult, Stat};
 
-use crate::error::failed_at;
+use crate::error::{failed_at, unread_at};
 use crate::session::Connection;
 
 /// So many nodes are read by one request: few enough that an answer stays far below the limits of
@@ -70,7 +70,7 @@ async fn read_one_by_one(connection: &Connection, paths: &[String]) -> Result<Ve
 /// Tells what is wrong with the node at `path` from what is wrong with all that is asked for.
 pub(crate) fn node(path: &str, result: Result<(Vec<u8>, Stat), Native>) -> Result<Node> {
     match result {
-        Err(Native::NoAuth) => Ok(Err(failed_at(path)(Native::NoAuth))),
+        Err(Native::NoAuth) => Ok(Err(unread_at(path)(Native::NoAuth))),
         result => found(path, result).map(Ok),
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn found<T>(path: &str, result: Result<T, Native>) -> Result<Option<T
     match result {
         Ok(node) => Ok(Some(node)),
         Err(Native::NoNode) => Ok(None),
-        Err(error) => Err(failed_at(path)(error)),
+        Err(error) => Err(unread_at(path)(error)),
     }
 }
 

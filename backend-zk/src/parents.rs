@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use plimsoll_discovery_api::Result;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use zookeeper_client::CreateMode;
+use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Native};
 
-use crate::driver::ZkDriver;
+use crate::driver::{ZkDriver, contended};
 use crate::error::failed_at;
 use crate::paths::Nodes;
 use crate::session::Connection;
+
+/// So often a branch is made anew that others remove while it is made.
+const ATTEMPTS: usize = 32;
 
 /// When this handle has last made the parents of each of its services.
 #[derive(Debug, Default)]
@@ -42,13 +45,47 @@ impl ZkDriver {
             CreateMode::Persistent.with_acls(self.acls())
         };
         for branch in [&branches.services, &branches.load, &branches.departed] {
-            let above = branch.rsplit_once('/').map_or("", |(above, _)| above);
-            let lasted = client.mkdir(above, &lasting).await;
-            lasted.map_err(failed_at(above))?;
-            let passed = client.mkdir(branch, &passing).await;
-            passed.map_err(failed_at(branch))?;
+            make_branch(client, branch, &passing, &lasting).await?;
         }
         made.insert(branches.services.clone(), Instant::now());
         Ok(())
     }
+}
+
+/// Creates `branch`, and of what is above it that which is missing.
+///
+/// From below: a server asks whether somebody may create in a node before it looks whether what is
+/// to be created is there, so whoever began at the top would need the right to change what need not
+/// be changed.
+async fn make_branch(
+    client: &Client,
+    branch: &str,
+    passing: &CreateOptions<'_>,
+    lasting: &CreateOptions<'_>,
+) -> Result<()> {
+    let mut missing = vec![branch];
+    for _ in 0..ATTEMPTS {
+        let Some(path) = missing.last().copied() else {
+            return Ok(());
+        };
+        let options = if missing.len() == 1 { passing } else { lasting };
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        match client.create(path, b"", options).await {
+            Ok(_) | Err(Native::NodeExists) => {
+                missing.pop();
+            }
+            Err(Native::NoNode) if !above.is_empty() => missing.push(above),
+            Err(Native::NoAuth) => {
+                let there = client.check_stat(path).await.map_err(failed_at(path))?;
+                if there.is_none() {
+                    let above = if above.is_empty() { "/" } else { above };
+                    return Err(failed_at(path)(Native::NoAuth)
+                        .with_context("needs", format!("to create (c) in {above}")));
+                }
+                missing.pop();
+            }
+            Err(error) => return Err(failed_at(path)(error)),
+        }
+    }
+    Err(contended().with_context("path", branch))
 }

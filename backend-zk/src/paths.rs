@@ -52,6 +52,19 @@ impl Tree {
     }
 }
 
+impl Nodes {
+    /// What a registration needs to be allowed.
+    pub(crate) fn needs(&self) -> String {
+        let Branches { services, load, .. } = &self.branches;
+        format!("to create and delete (cd) in {services} and {load}")
+    }
+
+    /// What a removal needs to be allowed.
+    pub(crate) fn needs_to_depart(&self) -> String {
+        format!("{}, and in {}", self.needs(), self.branches.departed)
+    }
+}
+
 impl Branches {
     /// The parent of all services.
     pub(crate) fn root(&self) -> &str {

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use plimsoll_backend_kit::RegistryUrl;
 use plimsoll_backend_zk::{Acl, ZkRegistry};
-use plimsoll_discovery_api::{ErrorKind, Instance, Registration, Registry};
+use plimsoll_discovery_api::{Error, ErrorKind, Instance, Registration, Registry};
 use plimsoll_test_servers::free_port;
-use plimsoll_test_servers::probe::{PATIENCE, ready};
+use plimsoll_test_servers::probe::{PATIENCE, ids, load_of, ready};
 use plimsoll_test_servers::zk::{Server, available, class};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
+use zookeeper_client::{Acl as Grant, Acls, AuthId, Client, CreateMode, Permission};
 
 use support::bench::{Bench, monitored};
 use support::harness::{ROOT, SESSION, builder, identity, load};
@@ -35,10 +36,14 @@ async fn live(registry: &ZkRegistry, id: &str) -> Registration {
 }
 
 /// Why it cannot be registered.
-async fn refusal(registry: &ZkRegistry, id: &str) -> ErrorKind {
+async fn refused(registry: &ZkRegistry, id: &str) -> Error {
     let registration = register(registry, id).await;
     let verdict = timeout(PATIENCE, registration.ready()).await.unwrap();
-    verdict.unwrap_err().kind()
+    verdict.unwrap_err()
+}
+
+async fn refusal(registry: &ZkRegistry, id: &str) -> ErrorKind {
+    refused(registry, id).await.kind()
 }
 
 async fn grants(bench: &Bench, path: &str) -> Vec<String> {
@@ -290,4 +295,136 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
     // It goes on serving those it knows.
     registration.deregister().await.unwrap();
     drop(server);
+}
+
+/// Alice, as the server knows her.
+async fn alice(bench: &Bench) -> AuthId {
+    let connector = Client::connector().with_auth("digest", b"alice:secret");
+    let address = bench.server.address().to_string();
+    let client = connector.connect(&address).await.unwrap();
+    let own = CreateMode::Ephemeral.with_acls(Acls::creator_all());
+    client.create("/alice", b"", &own).await.unwrap();
+    let (acl, _) = client.get_acl("/alice").await.unwrap();
+    AuthId::new(acl[0].scheme(), acl[0].id())
+}
+
+/// Makes nodes of which everybody may read, and `who` may do what is said.
+async fn grant(bench: &Bench, who: &AuthId, nodes: &[(String, Permission)]) {
+    let open = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    for (path, _) in nodes {
+        bench.operator.create(path, b"", &open).await.unwrap();
+    }
+    for (path, permission) in nodes {
+        let mut acl = vec![Grant::new(Permission::READ, AuthId::anyone())];
+        if *permission != Permission::NONE {
+            acl.push(Grant::new(*permission, who.clone()));
+        }
+        bench.operator.set_acl(path, &acl, None).await.unwrap();
+    }
+}
+
+fn of_alice(bench: &Bench, root: &str) -> ZkRegistry {
+    let readable: Acl = "auth::cdrwa,world:anyone:r".parse().unwrap();
+    let builder = builder(bench.server.address()).with_root(root);
+    let builder = builder.with_digest("alice", "secret").with_acl(readable);
+    builder.build().unwrap()
+}
+
+/// Registers, publishes, is seen by anybody, and leaves.
+async fn comes_and_goes(bench: &Bench, root: &str) {
+    let provider = of_alice(bench, root);
+    let registration = live(&provider, "a").await;
+    registration.load().set(7);
+    registration.load().flush().await.unwrap();
+    let anybody = builder(bench.server.address()).with_root(root);
+    let listed = anybody.build().unwrap().list(&bench.service).await.unwrap();
+    assert_eq!((ids(&listed), load_of(&listed, "a")), (vec!["a"], Some(7)));
+    registration.deregister().await.unwrap();
+}
+
+/// A server asks who may create in a node before it looks whether what is to be created is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_are_there_are_not_created_by_who_may_only_read_above_them() {
+    if !available() {
+        return;
+    }
+    let bench = Bench::set().await;
+    let alice = alice(&bench).await;
+    let mut nodes = vec![("/shut".to_owned(), Permission::NONE)];
+    let below = ["services", "load", "departed"];
+    nodes.extend(below.map(|name| (format!("/shut/{name}"), Permission::CREATE)));
+    grant(&bench, &alice, &nodes).await;
+    comes_and_goes(&bench, "shut").await;
+    let refused = refused(&of_alice(&bench, "shut/deeper"), "a").await;
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+    assert!(
+        refused.to_string().contains("to create (c) in /shut"),
+        "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_least_permissions_are_enough_and_each_that_is_missing_is_told() {
+    if !available() {
+        return;
+    }
+    let bench = Bench::set().await;
+    let alice = alice(&bench).await;
+    let (create, delete) = (Permission::CREATE, Permission::DELETE);
+    let branches = ["services", "load", "departed"];
+    let mut lacks = vec![("", Permission::NONE)];
+    lacks.extend(
+        branches
+            .iter()
+            .flat_map(|branch| [(*branch, create), (*branch, delete)]),
+    );
+    for (number, (lacking, permission)) in lacks.into_iter().enumerate() {
+        let root = format!("least{number}");
+        let mut nodes = vec![(format!("/{root}"), Permission::NONE)];
+        for branch in branches {
+            nodes.push((format!("/{root}/{branch}"), Permission::NONE));
+            let left = match (branch == lacking, permission == create) {
+                (false, _) => create | delete,
+                (true, true) => delete,
+                (true, false) => create,
+            };
+            nodes.push((format!("/{root}/{branch}/orders"), left));
+        }
+        grant(&bench, &alice, &nodes).await;
+        let told = match lacking {
+            "" => {
+                comes_and_goes(&bench, &root).await;
+                continue;
+            }
+            _ if lacking == "departed" || permission == delete => {
+                let provider = of_alice(&bench, &root);
+                live(&provider, "a").await.deregister().await.unwrap_err()
+            }
+            _ => refused(&of_alice(&bench, &root), "a").await,
+        };
+        let branch = format!("/{root}/{lacking}/orders");
+        assert_eq!(told.kind(), ErrorKind::PermissionDenied, "{branch}: {told}");
+        assert!(told.to_string().contains(&branch), "{branch}: {told}");
+        assert!(told.to_string().contains("needs"), "{branch}: {told}");
+    }
+    // Who looks needs to read.
+    let open = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    for path in ["/hidden", "/hidden/services", "/hidden/services/orders"] {
+        bench.operator.create(path, b"", &open).await.unwrap();
+    }
+    let closed = [Grant::new(Permission::ALL, alice)];
+    let branch = "/hidden/services/orders";
+    bench.operator.set_acl(branch, &closed, None).await.unwrap();
+    let anybody = builder(bench.server.address()).with_root("hidden");
+    let told = anybody
+        .build()
+        .unwrap()
+        .list(&bench.service)
+        .await
+        .unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::PermissionDenied, "{told}");
+    assert!(
+        told.to_string().contains(&format!("to read (r) {branch}")),
+        "{told}"
+    );
 }

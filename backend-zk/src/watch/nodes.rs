@@ -11,7 +11,7 @@ use zookeeper_client::{Error as Native, OneshotWatcher, WatchedEvent};
 
 use super::{Event, interrupted, node_event};
 use crate::depart::read_list;
-use crate::error::failed_at;
+use crate::error::{failed_at, unread_at};
 use crate::fetch::{Node, found, node};
 use crate::paths::{Branches, Tree};
 use crate::read::{Frame, View, assemble};
@@ -157,7 +157,7 @@ impl NodeWatches {
                     return Ok(keys);
                 }
                 Err(Native::NoNode) => {}
-                Err(error) => return Err(failed_at(&parent)(error)),
+                Err(error) => return Err(unread_at(&parent)(error)),
             }
             let checked = connection
                 .answer(client.check_and_watch_stat(&parent))
