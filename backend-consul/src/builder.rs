@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Timings, check_root, invalid_setting, read_host};
-use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use plimsoll_backend_kit::{Backend, Credential, Timings, check_root, invalid_setting, read_host};
+use plimsoll_discovery_api::Result;
 
 use crate::ConsulRegistry;
 use crate::config::{Config, Consistency};
@@ -39,7 +39,7 @@ type Change = Box<dyn FnOnce(&mut Timings) + Send>;
 pub struct ConsulBuilder {
     address: String,
     tls: Option<Tls>,
-    token: Option<String>,
+    token: Option<Credential>,
     datacenter: Option<String>,
     namespace: Option<String>,
     root: String,
@@ -97,8 +97,8 @@ impl ConsulBuilder {
         self
     }
 
-    /// The token, sent in a header with every request. Default: none, which is what Consul calls
-    /// anonymous.
+    /// The token, sent in a header with every request: as it is then, of a [`Credential`] that changes.
+    /// Default: none, which is what Consul calls anonymous.
     ///
     /// Registering takes `service:write` for the services, `session:write` and `node:read` for the
     /// agent's node and `key:write` for the root: who registers looks whether it can be seen.
@@ -106,13 +106,13 @@ impl ConsulBuilder {
     /// the agent has `enable_key_list_policy`), without which everybody is there and nobody's load
     /// is known. What a token may not read Consul leaves out of its answers without a word, so a
     /// service followed without the right to read it is empty.
-    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+    pub fn with_token(mut self, token: impl Into<Credential>) -> Self {
         self.token = Some(token.into());
         self
     }
 
     /// The datacentre whose services are followed and listed. One that the agent knows no way to is
-    /// [`InvalidConfig`](ErrorKind::InvalidConfig), naming `dc`, for as long as that is so. Default:
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig), naming `dc`, for as long as that is so. Default:
     /// the agent's own, in which registrations always are.
     pub fn with_datacenter(mut self, datacenter: impl Into<String>) -> Self {
         self.datacenter = Some(datacenter.into());
@@ -120,7 +120,7 @@ impl ConsulBuilder {
     }
 
     /// The namespace of everything, which Consul Enterprise has; of a server without namespaces
-    /// every call is [`Unsupported`](ErrorKind::Unsupported). Default: not said.
+    /// every call is [`Unsupported`](plimsoll_discovery_api::ErrorKind::Unsupported). Default: not said.
     pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
@@ -205,20 +205,20 @@ impl ConsulBuilder {
     }
 
     /// Speaks TLS to the agent, and trusts these authorities alone: one certificate or more, in
-    /// PEM.
+    /// PEM. As they are when a connection is made, of a [`Credential`] that changes.
     #[cfg(feature = "tls")]
-    pub fn with_tls_authorities(mut self, pem: impl Into<Vec<u8>>) -> Self {
+    pub fn with_tls_authorities(mut self, pem: impl Into<Credential>) -> Self {
         self.tls.get_or_insert_default().authorities = Some(pem.into());
         self
     }
 
     /// Speaks TLS to the agent, and shows it this certificate, with what it was signed by, and this
-    /// key, both in PEM.
+    /// key, both in PEM; as they are when a connection is made.
     #[cfg(feature = "tls")]
     pub fn with_tls_identity(
         mut self,
-        certificate: impl Into<Vec<u8>>,
-        key: impl Into<Vec<u8>>,
+        certificate: impl Into<Credential>,
+        key: impl Into<Credential>,
     ) -> Self {
         self.tls.get_or_insert_default().identity = Some((certificate.into(), key.into()));
         self
@@ -233,7 +233,7 @@ impl ConsulBuilder {
     /// Makes the handle. It connects when it is first used.
     ///
     /// # Errors
-    /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming the setting at fault.
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the setting at fault.
     pub fn build(self) -> Result<ConsulRegistry> {
         let session_ttl = self
             .session_ttl
@@ -260,14 +260,6 @@ impl ConsulBuilder {
                 let bounds = format!("is not between {least:?} and {most:?}");
                 return Err(invalid_setting(name, &format!("{span:?}"), &bounds));
             }
-        }
-        if let Some(token) = &self.token
-            && (token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                "token is empty or cannot stand in a header",
-            ));
         }
         for (name, value) in [("dc", &self.datacenter), ("ns", &self.namespace)] {
             if value.as_ref().is_some_and(String::is_empty) {
@@ -303,6 +295,8 @@ impl ConsulBuilder {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_discovery_api::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::Timings;
+use plimsoll_backend_kit::{Credential, Timings};
 
 use crate::tls::Tls;
 
@@ -36,7 +36,7 @@ pub(crate) struct Config {
     pub(crate) address: String,
     pub(crate) tls: Option<Tls>,
     /// A secret.
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Credential>,
     pub(crate) datacenter: Option<String>,
     pub(crate) namespace: Option<String>,
     /// Without outer slashes; may be empty.

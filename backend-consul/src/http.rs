@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_backend_kit::escape;
+use plimsoll_backend_kit::{Credential, Derived, escape};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use reqwest::header::HeaderValue;
 use reqwest::{Client, Method, Url};
 use tokio::sync::Semaphore;
 
@@ -26,10 +27,11 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// One agent.
 #[derive(Clone)]
 pub(crate) struct Http {
-    client: Client,
+    /// Made anew when the certificates have changed; what is under way goes on as it began.
+    client: Arc<Derived<Client>>,
     base: Url,
     /// A secret.
-    token: Option<String>,
+    token: Option<Arc<Derived<HeaderValue>>>,
     namespace: Option<String>,
     timeout: Duration,
     room: Arc<Semaphore>,
@@ -120,41 +122,22 @@ impl<'a> Request<'a> {
 
 impl Http {
     pub(crate) fn new(config: &Config) -> Result<Self> {
-        let builder = Client::builder()
-            // The agent is on this machine or next to it, and whoever else answers is not it.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("plimsoll/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.request_timeout)
-            .dns_resolver(Arc::new(Reach::new(
-                &config.address,
-                config.request_timeout,
-            )))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .tcp_keepalive(KEEPALIVE);
         let scheme = if config.tls.is_some() {
             "https"
         } else {
             "http"
         };
-        #[cfg(feature = "tls")]
-        let builder = match &config.tls {
-            Some(tls) => tls.apply(builder)?,
-            None => builder,
-        };
-        let refused = |why: &'static str| Error::new(ErrorKind::InvalidConfig, why);
         let base = format!("{scheme}://{}/v1/", config.address)
             .parse()
             .map_err(|_| {
                 refused("address is not that of a host").with_context("address", &config.address)
             })?;
-        let client = builder.build().map_err(|e| {
-            refused("the HTTP client cannot be made of these settings").with_source(e)
-        })?;
+        let token = config.token.clone().map(header).transpose()?;
+        let client = client(config)?;
         Ok(Self {
-            client,
+            client: Arc::new(client),
             base,
-            token: config.token.clone(),
+            token: token.map(Arc::new),
             namespace: config.namespace.clone(),
             timeout: config.request_timeout,
             room: Arc::new(Semaphore::new(ABREAST)),
@@ -176,12 +159,11 @@ impl Http {
             + request
                 .wait
                 .map_or(Duration::ZERO, |wait| wait + wait / WAIT_JITTER);
-        let mut call = self.client.request(request.method, url).timeout(timeout);
-        if let Some(token) = &self.token {
-            let mut value = reqwest::header::HeaderValue::from_str(token)
-                .map_err(|e| Failure::corrupt(operation, e))?;
-            value.set_sensitive(true);
-            call = call.header("X-Consul-Token", value);
+        let client = self.client.get();
+        let mut call = client.request(request.method, url).timeout(timeout);
+        let token = self.token.as_ref().map(|token| token.get());
+        if let Some(token) = &token {
+            call = call.header("X-Consul-Token", token);
         }
         if let Some(body) = request.body {
             call = call.body(body);
@@ -202,8 +184,8 @@ impl Http {
             return Err(Failure::refused(
                 operation,
                 status.as_u16(),
-                &self.without_secrets(&text),
-                self.token.is_some(),
+                &without(token.as_ref(), &text),
+                token.is_some(),
             ));
         }
         Ok(Reply {
@@ -212,14 +194,58 @@ impl Http {
             operation,
         })
     }
+}
 
-    /// No agent is known to repeat a token; one that does shall not have it in our log.
-    fn without_secrets(&self, text: &str) -> String {
-        match &self.token {
-            Some(token) if !token.is_empty() => text.replace(token, "(hidden)"),
-            _ => text.to_owned(),
-        }
+fn refused(why: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, why)
+}
+
+/// No agent is known to repeat a token; one that does shall not have it in our log.
+fn without(token: Option<&HeaderValue>, text: &str) -> String {
+    match token.and_then(|token| token.to_str().ok()) {
+        Some(token) if !token.is_empty() => text.replace(token, "(hidden)"),
+        _ => text.to_owned(),
     }
+}
+
+/// The token, as it stands in a request.
+fn header(token: Credential) -> Result<Derived<HeaderValue>> {
+    Derived::new(vec![token], |values| {
+        let token: &[u8] = values.first().map_or(&[], |value| value);
+        let is_sound = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
+        let value = HeaderValue::from_bytes(token).ok().filter(|_| is_sound);
+        let mut value =
+            value.ok_or_else(|| refused("token is empty or cannot stand in a header"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    })
+}
+
+fn client(config: &Config) -> Result<Derived<Client>> {
+    let (address, timeout) = (config.address.clone(), config.request_timeout);
+    let builder = move || {
+        Client::builder()
+            // The agent is on this machine or next to it, and whoever else answers is not it.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("plimsoll/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(timeout)
+            .dns_resolver(Arc::new(Reach::new(&address, timeout)))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .tcp_keepalive(KEEPALIVE)
+    };
+    let built = |builder: reqwest::ClientBuilder| {
+        builder
+            .build()
+            .map_err(|e| refused("the HTTP client cannot be made of these settings").with_source(e))
+    };
+    #[cfg(feature = "tls")]
+    if let Some(tls) = config.tls.clone() {
+        return Derived::new(tls.credentials(), move |values| {
+            built(tls.apply(builder(), values)?)
+        });
+    }
+    Derived::new(Vec::new(), move |_| built(builder()))
 }
 
 impl Reply {

@@ -32,4 +32,5 @@ mod wire;
 
 pub use builder::ConsulBuilder;
 pub use config::Consistency;
+pub use plimsoll_backend_kit::Credential;
 pub use registry::ConsulRegistry;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Options, RegistryUrl};
+use plimsoll_backend_kit::{Credential, Options, RegistryUrl};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::{Consistency, ConsulBuilder};
@@ -22,13 +22,21 @@ pub(crate) fn read(url: &RegistryUrl) -> Result<ConsulBuilder> {
     if !url.path().is_empty() {
         builder = builder.with_root(url.path());
     }
+    let mut options = url.options();
+    let token_file = options.take::<String>("token_file")?;
     match (url.user(), url.password()) {
-        (None, _) => {}
+        (None, _) => {
+            if let Some(path) = token_file {
+                builder = builder.with_token(Credential::file("token_file", path)?);
+            }
+        }
+        (Some(_), _) if token_file.is_some() => {
+            return Err(invalid("token_file is of use without a token in the URL"));
+        }
         (Some(""), Some(token)) => builder = builder.with_token(token),
         // What was meant for a token is not shown, wherever it stands.
         _ => return Err(invalid("credentials are `:token@`, without a user")),
     }
-    let mut options = url.options();
     let durations: [(&'static str, SetSpan); 7] = [
         ("ttl", ConsulBuilder::with_ttl),
         ("session_ttl", ConsulBuilder::with_session_ttl),
@@ -86,25 +94,16 @@ fn read_tls(mut builder: ConsulBuilder, options: &mut Options) -> Result<ConsulB
         builder = builder.with_tls();
     }
     if let Some(path) = authorities {
-        builder = builder.with_tls_authorities(file("tls_ca", &path)?);
+        builder = builder.with_tls_authorities(Credential::file("tls_ca", path)?);
     }
     match (certificate, key) {
         (None, None) => Ok(builder),
         (Some(certificate), Some(key)) => {
-            let certificate = file("tls_cert", &certificate)?;
-            Ok(builder.with_tls_identity(certificate, file("tls_key", &key)?))
+            let certificate = Credential::file("tls_cert", certificate)?;
+            Ok(builder.with_tls_identity(certificate, Credential::file("tls_key", key)?))
         }
         _ => Err(invalid("tls_cert and tls_key are of use together only")),
     }
-}
-
-#[cfg(feature = "tls")]
-fn file(name: &'static str, path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| {
-        invalid("a file cannot be read")
-            .with_context(name, path)
-            .with_source(e)
-    })
 }
 
 #[cfg(not(feature = "tls"))]

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use plimsoll_backend_consul::ConsulRegistry;
+use plimsoll_backend_consul::{ConsulRegistry, Credential};
 use plimsoll_discovery_api::{ErrorKind, Instance, Registry};
 use plimsoll_test_servers::consul::{Data, Server, available};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, ready};
@@ -622,4 +622,51 @@ async fn the_least_rights_are_enough_and_each_that_is_missing_is_told() {
         plimsoll_test_servers::probe::state(&registration, "Live", |s| s.is_live()).await;
         registration.deregister().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_replaced_or_written_anew_is_used_with_the_next_request() {
+    if !available() {
+        return;
+    }
+    let server = guarded();
+    let old = token(&server, &rules(KEYS, NODES));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, format!("{old}\n")).unwrap();
+    let secret = Credential::from(&old);
+    let given = builder(server.address())
+        .with_token(&secret)
+        .build()
+        .unwrap();
+    let url = format!(
+        "consul://{}/{ROOT}?ttl=4s&session_ttl=10s&token_file={}",
+        server.address(),
+        file.display()
+    );
+    let read = ConsulRegistry::from_url(&url.parse().unwrap()).unwrap();
+    let both = [
+        live(&given, instance("a")).await,
+        live(&read, instance("b")).await,
+    ];
+    let new = block_in_place(|| put(&server, "/v1/acl/token", r#"{"Policies":[{"Name":"p"}]}"#));
+    let new: serde_json::Value = serde_json::from_str(&new).unwrap();
+    let tokens = block_in_place(|| get(&server, "/v1/acl/tokens"));
+    let is_old = |token: &&serde_json::Value| {
+        token["Policies"][0]["Name"] == "p" && token["AccessorID"] != new["AccessorID"]
+    };
+    let accessor = tokens.as_array().unwrap().iter().find(is_old).unwrap();
+    let new = new["SecretID"].as_str().unwrap();
+    let accessor = accessor["AccessorID"].as_str().unwrap();
+    block_in_place(|| server.call("DELETE", &format!("/v1/acl/token/{accessor}"), ""));
+    for registration in &both {
+        plimsoll_test_servers::probe::state(registration, "in doubt", |s| !s.is_live()).await;
+    }
+    secret.replace(new);
+    std::fs::write(&file, format!("{new}\n")).unwrap();
+    for registration in &both {
+        plimsoll_test_servers::probe::state(registration, "Live", |s| s.is_live()).await;
+    }
+    let shown = format!("{given:?} {read:?} {:?}", both[0].state());
+    assert!(!shown.contains(new) && !shown.contains(&old), "{shown}");
 }

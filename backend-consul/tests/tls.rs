@@ -10,7 +10,7 @@ use std::time::Duration;
 use plimsoll_backend_consul::{ConsulBuilder, ConsulRegistry};
 use plimsoll_discovery_api::{ErrorKind, Instance, Registry, ServiceName};
 use plimsoll_test_servers::consul::{Data, Server, available};
-use plimsoll_test_servers::probe::{PATIENCE, ids, live, load_of};
+use plimsoll_test_servers::probe::{PATIENCE, ids, live, load_of, shown, state};
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
@@ -156,4 +156,43 @@ async fn neither_side_speaks_to_a_stranger_or_in_the_clear() {
         listed.await.unwrap().members().is_empty(),
         "somebody got in"
     );
+}
+
+/// As an authority does that ends: neither side believes what the old one has signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_renewed_on_disk_are_taken_up_by_handles_that_are_in_use() {
+    if !available() {
+        return;
+    }
+    let mut guarded = Guarded::start();
+    let dir = guarded.certificates.path().to_owned();
+    let path = |name: &str| dir.join(name).display().to_string();
+    let url = format!(
+        "consul://{}?ttl=4s&request_timeout=2s&wait=3s&tls_ca={}&tls_cert={}&tls_key={}",
+        guarded.server.tls_address(),
+        path("ca.pem"),
+        path("client.pem"),
+        path("client.key")
+    );
+    let handle = ConsulRegistry::from_url(&url.parse().unwrap()).unwrap();
+    let registration = live(&handle, instance()).await;
+    let mut watch = handle.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    let renewed = tempfile::tempdir().unwrap();
+    block_in_place(|| Server::make_certificates(renewed.path()));
+    let renew = |name: &str| fs::copy(renewed.path().join(name), path(name)).unwrap();
+    for name in ["ca.pem", "server.pem", "server.key", "client.key"] {
+        renew(name);
+    }
+    // Whoever renews them has only begun.
+    fs::write(path("client.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    block_in_place(|| guarded.server.restart());
+    shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
+    state(&registration, "a registration in doubt", |s| !s.is_live()).await;
+    renew("client.pem");
+    state(&registration, "Live", |s| s.is_live()).await;
+    shown(&mut watch, "the member", |s| {
+        s.freshness().is_live() && ids(s) == ["a"]
+    })
+    .await;
 }

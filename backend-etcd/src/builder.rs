@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, RegistryUrl, Timings, invalid_setting, read_host};
+use plimsoll_backend_kit::{Backend, Credential, RegistryUrl, Timings, invalid_setting, read_host};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::EtcdRegistry;
@@ -38,7 +38,7 @@ type Change = Box<dyn FnOnce(&mut Timings) + Send>;
 /// Settings of an [`EtcdRegistry`].
 ///
 /// As options of a URL: `lease_ttl`, `connect_timeout`, `request_timeout`, `watch_timeout`,
-/// `keep_alive_interval`, `keep_alive_timeout`, `max_message_bytes`, `load_interval`; and with the
+/// `keep_alive_interval`, `keep_alive_timeout`, `max_message_bytes`, `load_interval`, `password_file`; and with the
 /// feature `tls` also `tls=true`, `ca`, `cert`, `key` (paths of files in PEM) and `domain`, of
 /// which each turns it on. User, password and prefix are in the URL's own places for them.
 #[must_use]
@@ -51,7 +51,7 @@ pub struct EtcdBuilder {
     watch_timeout: Duration,
     keep_alive: (Duration, Duration),
     max_message_bytes: usize,
-    credentials: Option<(String, String)>,
+    credentials: Option<(Credential, Credential)>,
     #[cfg(feature = "tls")]
     tls: Option<crate::Tls>,
     load_interval: Option<Duration>,
@@ -101,10 +101,11 @@ impl EtcdBuilder {
         if !url.path().is_empty() {
             builder = builder.with_prefix(url.path());
         }
-        if let Some(user) = url.user() {
-            builder = builder.with_user(user, url.password().unwrap_or_default());
-        }
         let mut options = url.options();
+        let file = options.take::<String>("password_file")?;
+        if let Some(password) = url.password_or_file(file)? {
+            builder = builder.with_user(url.user().unwrap_or_default(), password);
+        }
         for (name, field) in [
             ("lease_ttl", &mut builder.lease_ttl),
             ("connect_timeout", &mut builder.connect_timeout),
@@ -222,8 +223,13 @@ impl EtcdBuilder {
         self
     }
 
-    /// Authenticates by name and password; when the token runs out, again. Default: nobody.
-    pub fn with_user(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+    /// Authenticates by name and password; when the token runs out, again, as they are then: each may
+    /// be a [`Credential`] that changes. Default: nobody.
+    pub fn with_user(
+        mut self,
+        user: impl Into<Credential>,
+        password: impl Into<Credential>,
+    ) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
     }
@@ -363,7 +369,7 @@ impl EtcdBuilder {
         if self
             .credentials
             .as_ref()
-            .is_some_and(|(user, _)| user.is_empty())
+            .is_some_and(|(user, _)| user.bytes().is_empty())
         {
             return Err(Error::new(ErrorKind::InvalidConfig, "user is empty"));
         }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use etcd_client::ConnectOptions;
-use plimsoll_backend_kit::Timings;
+#[cfg(feature = "tls")]
+use plimsoll_backend_kit::Derived;
+use plimsoll_backend_kit::{Credential, Timings};
 
 pub(crate) struct Config {
     /// Each with its scheme.
@@ -19,9 +21,9 @@ pub(crate) struct Config {
     pub(crate) keep_alive: (Duration, Duration),
     pub(crate) max_message_bytes: usize,
     /// The password is a secret.
-    pub(crate) credentials: Option<(String, String)>,
+    pub(crate) credentials: Option<(Credential, Credential)>,
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<etcd_client::TlsOptions>,
+    pub(crate) tls: Option<Derived<etcd_client::TlsOptions>>,
     pub(crate) timings: Timings,
 }
 
@@ -38,7 +40,7 @@ impl Config {
             .with_require_leader(true);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            return options.with_tls(tls.clone());
+            return options.with_tls(tls.get());
         }
         options
     }

@@ -55,6 +55,7 @@ async fn try_connect(config: &Config, endpoint: &str) -> Result<Client> {
     let mut client = match &config.credentials {
         None => bare(config, endpoint).await.map_err(failed)?,
         Some((user, password)) => {
+            let (user, password) = (user.text()?, password.text()?);
             let options = config.connect_options().with_user(user, password);
             match Client::connect([endpoint], Some(options)).await {
                 Err(error) if is_auth_disabled(&error) => {

@@ -27,6 +27,7 @@ mod view;
 mod watchdog;
 
 pub use builder::EtcdBuilder;
+pub use plimsoll_backend_kit::Credential;
 pub use registry::EtcdRegistry;
 #[cfg(feature = "tls")]
 pub use tls::Tls;

@@ -10,7 +10,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, Permission, RoleRevokePermissionOptions};
-use plimsoll_backend_etcd::EtcdRegistry;
+use plimsoll_backend_etcd::{Credential, EtcdRegistry};
 use plimsoll_discovery_api::{Error, ErrorKind, RegistrationState, Registry, Status};
 use plimsoll_test_servers::probe::{
     PATIENCE, eventually, ids, life, load_of, new_life, ready, shown, state,
@@ -267,5 +267,38 @@ fault! {
         let refused = consumer.list(&stage.service).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
         assert!(refused.to_string().contains(&identities), "{refused}");
+    }
+}
+
+fault! {
+    async fn a_password_replaced_or_written_anew_is_used_at_the_next_login(stage: Stage) {
+        lock_up(&stage).await;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+        let password = Credential::from(PASSWORD);
+        let given = builder(stage.server.address()).with_user("app", password.clone()).build().unwrap();
+        let url = format!(
+            "etcd://app@{}/{PREFIX}?lease_ttl=4s&password_file={}",
+            stage.server.address(),
+            file.display()
+        );
+        let read = EtcdRegistry::from_url(&url.parse().unwrap()).unwrap();
+        let both = [live(&given, "a").await, live(&read, "b").await];
+        let mut auth = root(&stage).await.auth_client();
+        auth.user_change_password("app", "changed").await.unwrap();
+        // It has forgotten all tokens.
+        stage.blocking(|server| server.restart());
+        for registration in &both {
+            let is_told = |s: &RegistrationState| s.cause().map(Error::kind) == Some(ErrorKind::Unauthenticated);
+            state(registration, "why it is in doubt", is_told).await;
+        }
+        password.replace("changed");
+        std::fs::write(&file, "changed\n").unwrap();
+        for registration in &both {
+            state(registration, "Live", RegistrationState::is_live).await;
+        }
+        let shown = format!("{given:?} {read:?} {:?}", both[0].state());
+        assert!(!shown.contains("changed") && !shown.contains(PASSWORD), "{shown}");
     }
 }

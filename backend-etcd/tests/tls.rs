@@ -10,10 +10,10 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use plimsoll_backend_etcd::{EtcdRegistry, Tls};
-use plimsoll_discovery_api::{ErrorKind, Registry};
+use plimsoll_backend_etcd::{Credential, EtcdRegistry, Tls};
+use plimsoll_discovery_api::{ErrorKind, RegistrationState, Registry};
 use plimsoll_test_servers::etcd::{Server, available};
-use plimsoll_test_servers::probe::{ids, load_of, ready, shown};
+use plimsoll_test_servers::probe::{ids, load_of, ready, shown, state};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -72,20 +72,28 @@ impl Authority {
 
     /// A server that this authority vouches for, and that asks the same of its clients.
     fn server(&self, dir: &Path) -> Server {
-        let file = |name: &str, pem: &str| {
-            let path = dir.join(name);
-            fs::write(&path, pem).unwrap();
-            path.display().to_string()
-        };
+        self.write(dir);
+        let file = |name: &str| dir.join(name).display().to_string();
         let options = [
-            format!("--trusted-ca-file={}", file("ca", &self.own.certificate)),
-            format!("--cert-file={}", file("cert", &self.server.certificate)),
-            format!("--key-file={}", file("key", &self.server.key)),
+            format!("--trusted-ca-file={}", file("ca")),
+            format!("--cert-file={}", file("cert")),
+            format!("--key-file={}", file("key")),
             "--client-cert-auth".to_owned(),
         ];
-        file("client-cert", &self.client.certificate);
-        file("client-key", &self.client.key);
         block_in_place(|| Server::start_encrypted(&options.each_ref().map(String::as_str)))
+    }
+
+    /// All that either side needs.
+    fn write(&self, dir: &Path) {
+        for (name, pem) in [
+            ("ca", &self.own.certificate),
+            ("cert", &self.server.certificate),
+            ("key", &self.server.key),
+            ("client-cert", &self.client.certificate),
+            ("client-key", &self.client.key),
+        ] {
+            fs::write(dir.join(name), pem).unwrap();
+        }
     }
 
     fn trusted(&self) -> Tls {
@@ -252,4 +260,70 @@ async fn a_process_trusts_what_its_system_trusts_and_nothing_else() {
     let handle = registry(&server, authority.known());
     listed(&handle, "the instance", |s| ids(s) == ["a"]).await;
     assert!(!refused().contains("Live"), "{}", refused());
+}
+
+/// As an authority does that ends: neither side believes what the old one has signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_renewed_on_disk_are_taken_up_by_handles_that_are_in_use() {
+    if !available() {
+        return;
+    }
+    let (old, new, dir) = (Authority::new(), Authority::new(), TempDir::new().unwrap());
+    let mut server = old.server(dir.path());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let url = format!(
+        "etcd://127.0.0.1:{}/plimsoll-test?lease_ttl=4s&ca={}&cert={}&key={}",
+        server.address().port(),
+        path("ca"),
+        path("client-cert"),
+        path("client-key")
+    );
+    let handle = EtcdRegistry::from_url(&url.parse().unwrap()).unwrap();
+    let registration = handle.register(instance("a")).await.unwrap();
+    ready(&registration).await;
+    let mut watch = handle.watch(&service()).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    new.write(dir.path());
+    // Whoever renews them has only begun.
+    let half = &new.client.certificate[..100];
+    fs::write(path("client-cert"), half).unwrap();
+    block_in_place(|| server.restart());
+    shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
+    state(&registration, "a registration in doubt", |s| !s.is_live()).await;
+    fs::write(path("client-cert"), &new.client.certificate).unwrap();
+    state(&registration, "Live", RegistrationState::is_live).await;
+    registration.load().set(5);
+    shown(&mut watch, "the load", |s| {
+        s.freshness().is_live() && load_of(s, "a") == Some(5)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_replaced_on_a_live_handle_are_used_by_the_next_connection() {
+    if !available() {
+        return;
+    }
+    let (old, new, dir) = (Authority::new(), Authority::new(), TempDir::new().unwrap());
+    let mut server = old.server(dir.path());
+    let of = |authority: &Authority| {
+        let Pair { certificate, key } = &authority.client;
+        [&authority.own.certificate, certificate, key].map(Clone::clone)
+    };
+    let given = of(&old).map(Credential::from);
+    let [ca, certificate, key] = given.clone();
+    let tls = Tls::new()
+        .with_ca_pem(ca)
+        .with_identity_pem(certificate, key);
+    let handle = registry(&server, tls);
+    let registration = handle.register(instance("a")).await.unwrap();
+    ready(&registration).await;
+    new.write(dir.path());
+    block_in_place(|| server.restart());
+    state(&registration, "a registration in doubt", |s| !s.is_live()).await;
+    for (given, value) in given.iter().zip(of(&new)) {
+        given.replace(value);
+    }
+    state(&registration, "Live", RegistrationState::is_live).await;
+    assert!(!format!("{handle:?} {given:?}").contains("BEGIN"));
 }

@@ -4,6 +4,7 @@
 mod backend;
 mod backoff;
 mod codec;
+mod credential;
 mod delegate;
 mod dial;
 mod driver;
@@ -27,6 +28,7 @@ mod url;
 pub use backend::Backend;
 pub use backoff::Backoff;
 pub use codec::{Decoded, decode, encode};
+pub use credential::{Credential, Derived, is_pem};
 pub use dial::{addresses, dial, reachable};
 pub use driver::{
     Change, Departure, Driver, Entry, Interest, LeftOut, Listing, Record, Release, Skipped,

@@ -8,6 +8,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
+use crate::{Credential, invalid_setting};
+
 /// Where a registry is and how to use it.
 ///
 /// Like a URL of RFC 3986, but the authority may list several hosts. User and password are never
@@ -46,6 +48,26 @@ impl RegistryUrl {
     #[must_use]
     pub fn password(&self) -> Option<&str> {
         self.password.as_deref()
+    }
+
+    /// What the user authenticates with: the password, or what is in `file`, of the option
+    /// `password_file`, whenever it is used. `None` without a user.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](ErrorKind::InvalidConfig) if there is a password besides, or no user, or the
+    /// file cannot be read now.
+    pub fn password_or_file(&self, file: Option<String>) -> Result<Option<Credential>> {
+        let is_given = self.password().is_some_and(|password| !password.is_empty());
+        match (self.user(), file) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Ok(Some(self.password().unwrap_or_default().into())),
+            (Some(_), Some(path)) if !is_given => Credential::file("password_file", path).map(Some),
+            (_, Some(path)) => Err(invalid_setting(
+                "password_file",
+                &path,
+                "is for a user without a password in the URL",
+            )),
+        }
     }
 
     /// The hosts as given (`host` or `host:port`), in order. May be empty.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Timings, invalid_setting, read_host};
+use plimsoll_backend_kit::{Backend, Credential, Timings, invalid_setting, read_host};
 use plimsoll_discovery_api::Result;
 
 use crate::driver::ZkDriver;
@@ -37,6 +37,14 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Gives what has changed of the credentials to the connections to come.
+    pub(crate) fn refresh(&self) {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            tls.refresh();
+        }
+    }
+
     pub(crate) fn is_encrypted(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
@@ -66,12 +74,12 @@ pub struct ZkBuilder {
     root: String,
     session_timeout: Duration,
     connect_timeout: Duration,
-    login: Option<Result<Login>>,
+    login: Option<Login>,
     acl: Option<Acl>,
     #[cfg(feature = "tls")]
-    ca: Option<String>,
+    ca: Option<Credential>,
     #[cfg(feature = "tls")]
-    identity: Option<(String, String)>,
+    identity: Option<(Credential, Credential)>,
     load_interval: Option<Duration>,
     changes: Vec<Change>,
 }
@@ -129,17 +137,28 @@ impl ZkBuilder {
         self
     }
 
-    /// Logs in by the scheme `digest`. Default: as nobody in particular.
-    pub fn with_digest(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
-        self.login = Some(Login::digest(user.as_ref(), password.as_ref()));
+    /// Logs in by the scheme `digest`, whenever it connects: as user and password are then, each of
+    /// which may be a [`Credential`] that changes. Default: as nobody in particular.
+    pub fn with_digest(
+        mut self,
+        user: impl Into<Credential>,
+        password: impl Into<Credential>,
+    ) -> Self {
+        let (user, password) = (user.into(), password.into());
+        self.login = Some(Login::Digest { user, password });
         self
     }
 
     /// Logs in by SASL with the mechanism DIGEST-MD5, which servers check against a list of users
     /// of their own. It replaces [`with_digest`](Self::with_digest), and the other way round.
     #[cfg(feature = "sasl")]
-    pub fn with_sasl(mut self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
-        self.login = Some(Login::sasl(user.as_ref(), password.as_ref()));
+    pub fn with_sasl(
+        mut self,
+        user: impl Into<Credential>,
+        password: impl Into<Credential>,
+    ) -> Self {
+        let (user, password) = (user.into(), password.into());
+        self.login = Some(Login::Sasl { user, password });
         self
     }
 
@@ -151,12 +170,13 @@ impl ZkBuilder {
     }
 
     /// Encrypts connections, and trusts servers whose certificate one of the authorities `ca`, in
-    /// PEM, has signed for the name or address by which they are reached. Default: no encryption.
+    /// PEM, has signed for the name or address by which they are reached. What is a [`Credential`] that
+    /// changes is as it is when a connection is made. Default: no encryption.
     ///
     /// The client library takes the cryptography that is the process's default, or `aws-lc-rs`; a
     /// program with another one besides must install a default (`rustls`' `install_default`).
     #[cfg(feature = "tls")]
-    pub fn with_tls(mut self, ca: impl Into<String>) -> Self {
+    pub fn with_tls(mut self, ca: impl Into<Credential>) -> Self {
         self.ca = Some(ca.into());
         self
     }
@@ -166,8 +186,8 @@ impl ZkBuilder {
     #[cfg(feature = "tls")]
     pub fn with_tls_identity(
         mut self,
-        certificate: impl Into<String>,
-        key: impl Into<String>,
+        certificate: impl Into<Credential>,
+        key: impl Into<Credential>,
     ) -> Self {
         self.identity = Some((certificate.into(), key.into()));
         self
@@ -214,7 +234,8 @@ impl ZkBuilder {
                 ));
             }
         }
-        let login = self.login.transpose()?;
+        let login = self.login;
+        login.as_ref().map_or(Ok(()), Login::check)?;
         #[cfg(feature = "tls")]
         let tls = read_tls(self.ca, self.identity)?;
         let acl = self.acl.unwrap_or_else(|| match login {
@@ -222,7 +243,7 @@ impl ZkBuilder {
             None => Acl::open(),
         });
         #[cfg(feature = "tls")]
-        let is_somebody = login.is_some() || tls.as_ref().is_some_and(|t| t.identity.is_some());
+        let is_somebody = login.is_some() || tls.as_ref().is_some_and(Tls::has_identity);
         #[cfg(not(feature = "tls"))]
         let is_somebody = login.is_some();
         if acl.names_the_creator() && !is_somebody {
@@ -257,7 +278,10 @@ impl ZkBuilder {
 }
 
 #[cfg(feature = "tls")]
-fn read_tls(ca: Option<String>, identity: Option<(String, String)>) -> Result<Option<Tls>> {
+fn read_tls(
+    ca: Option<Credential>,
+    identity: Option<(Credential, Credential)>,
+) -> Result<Option<Tls>> {
     let Some(ca) = ca else {
         return match identity {
             None => Ok(None),
@@ -268,9 +292,7 @@ fn read_tls(ca: Option<String>, identity: Option<(String, String)>) -> Result<Op
             )),
         };
     };
-    let tls = Tls { ca, identity };
-    tls.options()?;
-    Ok(Some(tls))
+    Tls::new(ca, identity).map(Some)
 }
 
 /// A record stands as long as its session; its owner must not believe in it for longer.

@@ -118,17 +118,20 @@ fn connector(config: &Config, former: Option<SessionInfo>) -> Result<Connector> 
         .with_connection_timeout(config.connect_timeout)
         .with_fail_eagerly();
     match &config.login {
-        Some(Login::Digest(user)) => connector = connector.with_auth("digest", user.as_bytes()),
+        Some(Login::Digest { user, password }) => {
+            let login = format!("{}:{}", user.text()?, password.text()?);
+            connector = connector.with_auth("digest", login.as_bytes());
+        }
         #[cfg(feature = "sasl")]
         Some(Login::Sasl { user, password }) => {
-            let login = zookeeper_client::SaslOptions::digest_md5(user.clone(), password.clone());
+            let login = zookeeper_client::SaslOptions::digest_md5(user.text()?, password.text()?);
             connector = connector.with_sasl(login);
         }
         None => {}
     }
     #[cfg(feature = "tls")]
     if let Some(tls) = &config.tls {
-        connector = connector.with_tls(tls.options()?);
+        connector = connector.with_tls(tls.options());
     }
     if let Some(session) = former {
         connector = connector.with_session(session);

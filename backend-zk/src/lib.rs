@@ -29,4 +29,5 @@ mod write;
 
 pub use acl::Acl;
 pub use builder::ZkBuilder;
+pub use plimsoll_backend_kit::Credential;
 pub use registry::ZkRegistry;

@@ -2,27 +2,29 @@
 
 use std::fmt;
 
+use plimsoll_backend_kit::Credential;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
-/// How a handle says who it is. A secret.
+/// How a handle says who it is, whenever it connects. A secret.
 #[derive(Clone)]
 pub(crate) enum Login {
-    /// `user:password`, by the scheme `digest`.
-    Digest(String),
-    /// By SASL, with the mechanism DIGEST-MD5.
+    /// By the scheme `digest`.
+    Digest {
+        user: Credential,
+        password: Credential,
+    },
+    /// By SASL, with the mechanism DIGEST-MD5, as whom the server knows by its own configuration.
     #[cfg(feature = "sasl")]
     Sasl {
-        /// Whom the server knows by its own configuration.
-        user: String,
-        /// A secret.
-        password: String,
+        user: Credential,
+        password: Credential,
     },
 }
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Digest(_) => "Digest(hidden)",
+            Self::Digest { .. } => "Digest(hidden)",
             #[cfg(feature = "sasl")]
             Self::Sasl { .. } => "Sasl(hidden)",
         })
@@ -30,29 +32,23 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
+    /// Without the user, who may be half of a secret.
+    ///
     /// # Errors
-    /// [`InvalidConfig`](ErrorKind::InvalidConfig), without the user, who may be half of a secret.
-    pub(crate) fn digest(user: &str, password: &str) -> Result<Self> {
+    /// [`InvalidConfig`](ErrorKind::InvalidConfig)
+    pub(crate) fn check(&self) -> Result<()> {
+        let (user, password, may_have_colon) = match self {
+            Self::Digest { user, password } => (user, password, false),
+            #[cfg(feature = "sasl")]
+            Self::Sasl { user, password } => (user, password, true),
+        };
+        let name = user.text()?;
+        password.text()?;
         // The server splits at the first colon.
-        if user.is_empty() || user.contains(':') {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                "user is empty or has a colon",
-            ));
+        if name.is_empty() || name.contains(':') && !may_have_colon {
+            let why = "user is empty or has a colon";
+            return Err(Error::new(ErrorKind::InvalidConfig, why));
         }
-        Ok(Self::Digest(format!("{user}:{password}")))
-    }
-
-    /// # Errors
-    /// As [`digest`](Self::digest).
-    #[cfg(feature = "sasl")]
-    pub(crate) fn sasl(user: &str, password: &str) -> Result<Self> {
-        if user.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidConfig, "user is empty"));
-        }
-        Ok(Self::Sasl {
-            user: user.to_owned(),
-            password: password.to_owned(),
-        })
+        Ok(())
     }
 }

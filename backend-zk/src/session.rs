@@ -227,7 +227,13 @@ async fn follow(
         if state.is_terminated() {
             return;
         }
-        state = states.changed().await;
+        state = loop {
+            tokio::select! {
+                state = states.changed() => break state,
+                // It connects again by itself, with the certificates that it was last given.
+                () = sleep(RECONNECT_CAP), if !connected => config.refresh(),
+            }
+        };
         if state == SessionState::SyncConnected {
             abilities = asked_again(client, abilities, config.connect_timeout).await;
         }

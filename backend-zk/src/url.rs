@@ -1,5 +1,7 @@
 //! Settings from a URL.
 
+#[cfg(any(feature = "sasl", feature = "tls"))]
+use plimsoll_backend_kit::Credential;
 use plimsoll_backend_kit::{Options, RegistryUrl, invalid_setting};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
@@ -36,14 +38,18 @@ pub(crate) fn builder(url: &RegistryUrl) -> Result<ZkBuilder> {
 
 /// The user and password of the URL, by the scheme `digest` unless `sasl=digest-md5` is given.
 fn login(builder: ZkBuilder, url: &RegistryUrl, options: &mut Options) -> Result<ZkBuilder> {
-    let password = url.password().unwrap_or_default();
+    let file = options.take::<String>("password_file")?;
+    let password = url.password_or_file(file)?;
     match options.take::<String>("sasl")?.as_deref() {
-        None => Ok(match url.user() {
-            Some(user) => builder.with_digest(user, password),
-            None => builder,
+        None => Ok(match (url.user(), password) {
+            (Some(user), Some(password)) => builder.with_digest(user, password),
+            _ => builder,
         }),
         #[cfg(feature = "sasl")]
-        Some("digest-md5") => Ok(builder.with_sasl(url.user().unwrap_or_default(), password)),
+        Some("digest-md5") => {
+            let (user, password) = (url.user().unwrap_or_default(), password);
+            Ok(builder.with_sasl(user, password.unwrap_or_else(|| Credential::from(""))))
+        }
         #[cfg(not(feature = "sasl"))]
         Some("digest-md5") => Err(not_compiled("sasl", "zk-sasl")),
         Some(other) => Err(invalid_setting("sasl", other, "is not digest-md5")),
@@ -53,18 +59,16 @@ fn login(builder: ZkBuilder, url: &RegistryUrl, options: &mut Options) -> Result
 /// Files with certificates in PEM.
 #[cfg(feature = "tls")]
 fn tls(mut builder: ZkBuilder, options: &mut Options) -> Result<ZkBuilder> {
-    use crate::tls::read_file;
-
     if let Some(path) = options.take::<String>("tls_ca")? {
-        builder = builder.with_tls(read_file("tls_ca", &path)?);
+        builder = builder.with_tls(Credential::file("tls_ca", path)?);
     }
     let certificate = options.take::<String>("tls_cert")?;
     let key = options.take::<String>("tls_key")?;
     match (certificate, key) {
         (None, None) => Ok(builder),
         (Some(certificate), Some(key)) => {
-            let certificate = read_file("tls_cert", &certificate)?;
-            Ok(builder.with_tls_identity(certificate, read_file("tls_key", &key)?))
+            let certificate = Credential::file("tls_cert", certificate)?;
+            Ok(builder.with_tls_identity(certificate, Credential::file("tls_key", key)?))
         }
         (Some(_), None) => Err(invalid_setting("tls_key", "", "is needed with tls_cert")),
         (None, Some(_)) => Err(invalid_setting("tls_cert", "", "is needed with tls_key")),

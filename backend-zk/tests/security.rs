@@ -8,13 +8,16 @@
 mod support;
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use plimsoll_backend_kit::RegistryUrl;
-use plimsoll_backend_zk::{Acl, ZkRegistry};
-use plimsoll_discovery_api::{Error, ErrorKind, Instance, Registration, Registry};
+use plimsoll_backend_zk::{Acl, Credential, ZkRegistry};
+use plimsoll_discovery_api::{
+    Error, ErrorKind, Instance, Registration, RegistrationState, Registry,
+};
 use plimsoll_test_servers::free_port;
-use plimsoll_test_servers::probe::{PATIENCE, ids, load_of, ready};
+use plimsoll_test_servers::probe::{PATIENCE, ids, load_of, ready, shown, state};
 use plimsoll_test_servers::zk::{Server, available, class};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -203,15 +206,18 @@ impl Authority {
     }
 }
 
+/// What a server needs: its certificate with the key, and whom it trusts.
+fn write_server(authority: &Authority, dir: &TempDir) -> [PathBuf; 2] {
+    let paths = ["server.pem", "trusted.pem"].map(|name| dir.path().join(name));
+    let (certificate, key) = authority.sign();
+    fs::write(&paths[0], format!("{key}{certificate}")).unwrap();
+    fs::write(&paths[1], authority.pem()).unwrap();
+    paths
+}
+
 /// A server that speaks to nobody without a certificate of `authority`, and the port for that.
 fn tls_server(authority: &Authority, dir: &TempDir) -> (Server, String) {
-    let (keys, trusted) = (
-        dir.path().join("server.pem"),
-        dir.path().join("trusted.pem"),
-    );
-    let (certificate, key) = authority.sign();
-    fs::write(&keys, format!("{key}{certificate}")).unwrap();
-    fs::write(&trusted, authority.pem()).unwrap();
+    let [keys, trusted] = write_server(authority, dir);
     let port = free_port();
     let server = Server::start_with(
         &format!(
@@ -426,5 +432,78 @@ async fn the_least_permissions_are_enough_and_each_that_is_missing_is_told() {
     assert!(
         told.to_string().contains(&format!("to read (r) {branch}")),
         "{told}"
+    );
+}
+
+/// As an authority does that ends: neither side believes what the old one has signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_renewed_on_disk_are_taken_up_by_handles_that_are_in_use() {
+    if !available() {
+        return;
+    }
+    let (old, new) = (Authority::new(), Authority::new());
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, address) = tls_server(&old, &dir);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let write = |authority: &Authority| {
+        let (certificate, key) = authority.sign();
+        fs::write(path("ca.pem"), authority.pem()).unwrap();
+        fs::write(path("key.pem"), key).unwrap();
+        certificate
+    };
+    fs::write(path("cert.pem"), write(&old)).unwrap();
+    let url: RegistryUrl = format!(
+        "zk://{address}/{ROOT}?session_timeout=4s&tls_ca={}&tls_cert={}&tls_key={}",
+        path("ca.pem"),
+        path("cert.pem"),
+        path("key.pem"),
+    )
+    .parse()
+    .unwrap();
+    let handle = ZkRegistry::from_url(&url).unwrap();
+    let registration = live(&handle, "a").await;
+    let service = registration.instance().service().clone();
+    let mut watch = handle.watch(&service).await.unwrap();
+    shown(&mut watch, "the member", |s| ids(s) == ["a"]).await;
+    write_server(&new, &dir);
+    let renewed = write(&new);
+    // Whoever renews them has only begun.
+    fs::write(path("cert.pem"), &renewed[..100]).unwrap();
+    tokio::task::block_in_place(|| server.restart());
+    shown(&mut watch, "a stale list", |s| !s.freshness().is_live()).await;
+    state(&registration, "a registration in doubt", |s| !s.is_live()).await;
+    fs::write(path("cert.pem"), renewed).unwrap();
+    state(&registration, "Live", |s| s.is_live()).await;
+    shown(&mut watch, "the member", |s| {
+        s.freshness().is_live() && ids(s) == ["a"]
+    })
+    .await;
+}
+
+/// Of a user whom the server is told another password of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_replaced_on_a_live_handle_is_used_at_the_next_login() {
+    if !available() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::on(sasl_server(&dir)).await;
+    let password = Credential::from("secret");
+    let builder = builder(bench.server.address()).with_sasl("alice", password.clone());
+    let handle = builder.build().unwrap();
+    let registration = live(&handle, "a").await;
+    let users = dir.path().join("jaas.conf");
+    let text = fs::read_to_string(&users).unwrap();
+    fs::write(&users, text.replace("secret", "changed")).unwrap();
+    tokio::task::block_in_place(|| bench.server.restart());
+    let is_told =
+        |s: &RegistrationState| s.cause().map(Error::kind) == Some(ErrorKind::Unauthenticated);
+    state(&registration, "why it is in doubt", is_told).await;
+    password.replace("changed");
+    state(&registration, "Live", |s| s.is_live()).await;
+    let shown = format!("{handle:?} {:?}", registration.state());
+    assert!(
+        !shown.contains("changed") && !shown.contains("secret"),
+        "{shown}"
     );
 }
