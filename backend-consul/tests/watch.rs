@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use plimsoll_backend_consul::ConsulRegistry;
-use plimsoll_discovery_api::{Incarnation, Registry, Snapshot};
+use plimsoll_discovery_api::{Incarnation, Registry, Snapshot, Status};
 use plimsoll_test_servers::consul::Server;
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of};
 use tokio::task::block_in_place;
@@ -51,10 +51,18 @@ fault! {
                 assert_eq!(java.instance().metadata().get("team"), Some("a"));
             }
         }
-        block_in_place(|| put(&bench.server, "/v1/agent/service/maintenance/java?enable=true", ""));
-        expect(&["a"]).await;
-        block_in_place(|| put(&bench.server, "/v1/agent/service/maintenance/java?enable=false", ""));
-        expect(both).await;
+        // Maintenance is an operator's word, and no failure.
+        for (enable, status) in [(true, Status::OutOfService), (false, Status::Up)] {
+            let path = format!("/v1/agent/service/maintenance/java?enable={enable}");
+            block_in_place(|| put(&bench.server, &path, ""));
+            eventually(status.as_str(), || async {
+                let seen = watch.latest()?;
+                let java = seen.get(both[1])?;
+                (java.instance().status() == status).then_some(())
+            })
+            .await;
+            expect(both).await;
+        }
         block_in_place(|| put(&bench.server, "/v1/agent/service/deregister/java", ""));
         expect(&["a"]).await;
         let names = bench.consumer.services().await.unwrap();
