@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::leftovers::Leftovers;
 use crate::lifeline::Lifeline;
 use crate::log::FailureLog;
-use crate::reconciler::{self, bounded};
+use crate::reconciler;
 use crate::supervisor::Supervisors;
-use crate::{Driver, Interest, Listing};
+use crate::{Admission, Class, Driver, Interest, Listing};
 
 /// A [`Registry`] over a [`Driver`].
 ///
@@ -23,6 +23,7 @@ use crate::{Driver, Interest, Listing};
 /// time: what is begun in one ends with it. Cheap to clone; clones share the supervisors.
 pub struct Backend<D: Driver> {
     driver: Arc<D>,
+    admission: Admission,
     supervisors: Arc<Supervisors>,
     lifeline: Lifeline,
     failures: FailureLog,
@@ -41,7 +42,9 @@ impl<D: Driver> Backend<D> {
     /// A registry over `driver` whose jitter is drawn from `rng`, for tests that must repeat.
     #[must_use]
     pub fn with_rng(driver: D, rng: Rng) -> Self {
+        let admission = driver.admission();
         Self {
+            admission: admission.unwrap_or_else(|| Admission::new(&driver.timings())),
             driver: Arc::new(driver),
             supervisors: Arc::default(),
             lifeline: Lifeline::new(),
@@ -59,9 +62,10 @@ impl<D: Driver> Backend<D> {
 
     fn follow(&self, service: &ServiceName, interest: Interest) -> Watch {
         self.leftovers.take_up();
+        let calls = (&self.driver, &self.admission);
         let shared = (&self.lifeline, &self.failures);
         self.supervisors
-            .watch(&self.driver, service, interest, shared, self.fork_rng())
+            .watch(calls, service, interest, shared, self.fork_rng())
     }
 
     fn fork_rng(&self) -> Rng {
@@ -89,8 +93,14 @@ impl<D: Driver> Registry for Backend<D> {
             failures: self.failures.clone(),
             leftovers: self.leftovers.clone(),
         };
-        let driver = Arc::clone(&self.driver);
-        Ok(reconciler::spawn(driver, instance, shared, self.fork_rng()))
+        let (driver, admission) = (Arc::clone(&self.driver), self.admission.clone());
+        Ok(reconciler::spawn(
+            driver,
+            admission,
+            instance,
+            shared,
+            self.fork_rng(),
+        ))
     }
 
     async fn watch(&self, service: &ServiceName) -> Result<Watch> {
@@ -104,7 +114,8 @@ impl<D: Driver> Registry for Backend<D> {
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         self.leftovers.take_up();
         let call = self.driver.list(service);
-        let listing = bounded(self.driver.timings().list_timeout, call).await;
+        let limit = self.driver.timings().list_timeout;
+        let listing = self.admission.call(Class::Other, limit, call).await;
         let of = |e: Error| {
             self.named("list", e)
                 .with_context("service", service.as_str())
@@ -115,7 +126,8 @@ impl<D: Driver> Registry for Backend<D> {
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.leftovers.take_up();
         let call = self.driver.services();
-        let services = bounded(self.driver.timings().list_timeout, call).await;
+        let limit = self.driver.timings().list_timeout;
+        let services = self.admission.call(Class::Other, limit, call).await;
         let mut services = services.map_err(|e| self.named("services", e))?;
         services.sort_unstable();
         services.dedup();
@@ -144,6 +156,7 @@ impl<D: Driver> Clone for Backend<D> {
     fn clone(&self) -> Self {
         Self {
             driver: Arc::clone(&self.driver),
+            admission: self.admission.clone(),
             supervisors: Arc::clone(&self.supervisors),
             lifeline: self.lifeline.clone(),
             failures: self.failures.clone(),

@@ -9,7 +9,7 @@ use plimsoll_discovery_api::{
     Capabilities, Error, Incarnation, Instance, InstanceId, Result, Revision, ServiceName,
 };
 
-use crate::{Task, Timings};
+use crate::{Admission, Task, Timings};
 
 /// What is to be written of a registration.
 #[derive(Clone, Debug)]
@@ -58,11 +58,12 @@ pub struct Release {
 /// The registry-specific part of a backend.
 ///
 /// The machinery calls it from one actor per registration and one supervisor per watched service,
-/// bounds every call by [`Timings::call_timeout`], repeats what fails, and never has two calls of
-/// one registration's lifecycle under way at once (a load write may run beside them). A call that
-/// is dropped or times out may have been applied, or may yet be: drivers settle such doubts by the
-/// incarnation, and make their writes conditional (on a version, a revision), so that one that
-/// arrives late never overwrites what a later one wrote.
+/// admits every call but renewals as the registry is able to answer them, bounds each by
+/// [`Timings::call_timeout`] from then on (claims by more, while they are late again and again),
+/// repeats what fails, and never has two calls of one registration's lifecycle under way at once (a
+/// load write may run beside them). A call that is dropped or times out may have been applied, or may
+/// yet be: drivers settle such doubts by the incarnation, and make their writes conditional (on a
+/// version, a revision), so that one that arrives late never overwrites what a later one wrote.
 ///
 /// Errors: [`LeaseExpired`](plimsoll_discovery_api::ErrorKind::LeaseExpired) says with authority
 /// that the record is gone; [`Conflict`](plimsoll_discovery_api::ErrorKind::Conflict) that a live
@@ -77,6 +78,24 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 
     /// How the machinery is to time its calls.
     fn timings(&self) -> Timings;
+
+    /// What calls are admitted by, where the driver makes some by itself: a request for each renewal,
+    /// a beat of its own. Those that keep something alive are of
+    /// [`Class::Liveness`](crate::Class::Liveness). Asked for once. `None`: all are made by the
+    /// machinery, which has one of its own.
+    fn admission(&self) -> Option<Admission> {
+        None
+    }
+
+    /// Obtains what claims need and many share, such as a session or a lease, before the turn of each
+    /// is waited for: so the time of a claim is that of the claim, and none takes the turn of another
+    /// while there is nothing to be had. Has the time of a call; may be dropped at any time.
+    ///
+    /// # Errors
+    /// As on the trait.
+    async fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether the registry could ever take `record`; no I/O.
     ///

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod admission;
 mod backend;
 mod backoff;
 mod codec;
@@ -25,6 +26,7 @@ mod throttle;
 mod timings;
 mod url;
 
+pub use admission::{Admission, AdmissionPolicy, Class, Permit};
 pub use backend::Backend;
 pub use backoff::Backoff;
 pub use codec::{Decoded, decode, encode};

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use crate::{Backoff, LoadPolicy};
+use crate::{AdmissionPolicy, Backoff, LoadPolicy};
 
 /// How long the shared machinery waits, and for what. A driver changes what its registry needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// One call to the registry is given up after this. Default: 3 s, several times the slowest
-    /// healthy answer of a loaded registry, and shorter than any lease.
+    /// One call to the registry is given up so long after it was sent. Default: 3 s, several times
+    /// the slowest healthy answer of a loaded registry, and shorter than any lease. Claims that are
+    /// not answered in time again and again have more, up to the lease.
     pub call_timeout: Duration,
     /// A list, or a subscription with the list it begins with, is given up after this. Default:
     /// 3 s. Longer in a driver that reads it by many requests and bounds each, lest a list that
@@ -30,6 +31,8 @@ pub struct Timings {
     pub conflict_retry: Duration,
     /// The pace of repeated attempts at everything else.
     pub backoff: Backoff,
+    /// How many calls may be under way.
+    pub admission: AdmissionPolicy,
     /// When load is published.
     pub load: LoadPolicy,
     /// The shortest time between two snapshots of one service; the first change after a quiet
@@ -53,6 +56,7 @@ impl Default for Timings {
             deregister_timeout: Duration::from_secs(4),
             conflict_retry: Duration::from_secs(2),
             backoff: Backoff::default(),
+            admission: AdmissionPolicy::default(),
             load: LoadPolicy::default(),
             coalesce: Duration::from_millis(50),
             idle: None,

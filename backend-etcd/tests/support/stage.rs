@@ -127,8 +127,8 @@ pub fn program() -> PathBuf {
 /// One test, with a stage set for it; without a server it says loudly that nothing was tested.
 #[macro_export]
 macro_rules! fault {
-    ($(#[doc = $doc:literal])* async fn $name:ident($stage:ident: Stage $(, $option:literal)*) $body:block) => {
-        $(#[doc = $doc])*
+    ($(#[$attribute:meta])* async fn $name:ident($stage:ident: Stage $(, $option:literal)*) $body:block) => {
+        $(#[$attribute])*
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             if plimsoll_test_servers::etcd::available() {

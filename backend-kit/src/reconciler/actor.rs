@@ -8,16 +8,17 @@ use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, LoadGauge, RegistrationState, Result, Rng,
 };
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::hold::{Holding, HoldingEnd};
 use super::{Desired, FlushReply, Removal, named, not_live};
+use crate::admission::{Permit, bounded};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
 use crate::leftovers::{Leftovers, WeakLeftovers, abandoned};
 use crate::lifeline::LifelineEnd;
 use crate::log::StateLog;
-use crate::{Driver, Record, Release, Timings};
+use crate::{Admission, Class, Driver, Record, Release, Timings};
 
 /// Lives are minutes apart or paced by the backoff, and a call that is still on its way after this
 /// many of them is beyond belief.
@@ -26,6 +27,7 @@ const FORMER_LIVES: usize = 8;
 pub(super) struct Parts<D> {
     pub(super) timings: Timings,
     pub(super) driver: Arc<D>,
+    pub(super) admission: Admission,
     pub(super) desired: watch::Receiver<Desired>,
     pub(super) state: watch::Sender<RegistrationState>,
     pub(super) log: StateLog,
@@ -37,7 +39,7 @@ pub(super) struct Parts<D> {
     pub(super) rng: Rng,
 }
 
-/// A record that was obtained, what was written of it, and when that began.
+/// A record that was obtained, what was written of it, and when the call that did was sent.
 pub(super) struct Claimed<D: Driver> {
     pub(super) claim: Arc<D::Claim>,
     pub(super) record: Record,
@@ -116,30 +118,19 @@ impl<D: Driver> Actor<D> {
     /// Claims until it succeeds; `None` if the registration is given up before.
     async fn obtain(&mut self, mut not_before: Instant) -> Option<Claimed<D>> {
         loop {
-            self.parts.idle_until(not_before).await?;
-            let incarnation = *self.claiming.get_or_insert_with(Incarnation::random);
-            let instance = Arc::clone(&self.parts.desired.borrow_and_update().instance);
-            let load = self.parts.gauge.get();
-            let record = Record::new(instance, incarnation, SystemTime::now(), load);
-            // Not cut short when given up: the reply tells what there is to remove.
+            self.parts.idle(due(Some(not_before))).await?;
+            let left = self.parts.await_leave().await?;
             let started = Instant::now();
-            let driver = Arc::clone(&self.parts.driver);
-            let cause = match self.parts.call(driver.claim(&record, &self.former)).await {
-                Ok(claim) => {
-                    self.claiming = None;
-                    self.contested = None;
-                    self.attempts.succeeded();
-                    return Some(Claimed {
-                        claim: Arc::new(claim),
-                        record,
-                        started,
-                    });
-                }
-                Err(cause) => named(&*driver, "register", cause),
+            let cause = match left {
+                Ok(permit) => match self.claim(permit).await {
+                    Ok(claimed) => return Some(claimed),
+                    Err(cause) => cause,
+                },
+                Err(cause) => cause,
             };
-            self.in_doubt |= cause.is_retryable();
+            let cause = named(&*self.parts.driver, "register", cause);
             let delay = self.delay_after(&cause);
-            tracing::debug!(id = %record.instance.id(), %cause, ?delay, "claim failed");
+            tracing::debug!(id = %self.parts.desired.borrow().instance.id(), %cause, ?delay, "claim failed");
             not_before = Instant::now() + delay;
             if cause.kind() != ErrorKind::Conflict {
                 // Whoever was dead may have been given another lease meanwhile.
@@ -165,6 +156,38 @@ impl<D: Driver> Actor<D> {
         // The one for the registry, the other for noticing.
         let patience = release + parts.timings.conflict_retry;
         started >= *self.contested.get_or_insert_with(Instant::now) + patience
+    }
+
+    /// One attempt, which begins here, however long its turn was waited for.
+    async fn claim(&mut self, permit: Permit) -> Result<Claimed<D>> {
+        let incarnation = *self.claiming.get_or_insert_with(Incarnation::random);
+        let instance = Arc::clone(&self.parts.desired.borrow_and_update().instance);
+        let load = self.parts.gauge.get();
+        let record = Record::new(instance, incarnation, SystemTime::now(), load);
+        let started = Instant::now();
+        let driver = Arc::clone(&self.parts.driver);
+        let limit = self
+            .parts
+            .admission
+            .patience(self.parts.timings.call_timeout);
+        // Not cut short when given up: the reply tells what there is to remove.
+        let call = permit.run(limit, driver.claim(&record, &self.former));
+        match self.parts.attend(call).await {
+            Ok(claim) => {
+                self.claiming = None;
+                self.contested = None;
+                self.attempts.succeeded();
+                Ok(Claimed {
+                    claim: Arc::new(claim),
+                    record,
+                    started,
+                })
+            }
+            Err(cause) => {
+                self.in_doubt |= cause.is_retryable();
+                Err(cause)
+            }
+        }
     }
 
     fn delay_after(&mut self, cause: &Error) -> Duration {
@@ -198,6 +221,7 @@ impl<D: Driver> Actor<D> {
         Removing {
             timings: parts.timings,
             driver: Arc::clone(&parts.driver),
+            admission: parts.admission.clone(),
             release,
             removal: parts.removal.clone(),
             log: parts.log.clone(),
@@ -237,6 +261,7 @@ impl<D: Driver> Drop for Actor<D> {
 struct Removing<D: Driver> {
     timings: Timings,
     driver: Arc<D>,
+    admission: Admission,
     release: Release,
     removal: watch::Sender<Removal>,
     log: StateLog,
@@ -259,6 +284,7 @@ impl<D: Driver> Drop for Removing<D> {
         let again = Self {
             timings: self.timings,
             driver: Arc::clone(&self.driver),
+            admission: self.admission.clone(),
             release: self.release.clone(),
             removal: self.removal.clone(),
             log: self.log.clone(),
@@ -281,7 +307,8 @@ impl<D: Driver> Removing<D> {
         let mut last = false;
         while !self.release.incarnations.is_empty() {
             let release = self.driver.release(&self.release, claim);
-            let Err(cause) = bounded(limit, release).await else {
+            let removal = self.admission.call(Class::Other, limit, release);
+            let Err(cause) = removal.await else {
                 break;
             };
             let cause = named(&*self.driver, "deregister", cause);
@@ -311,8 +338,9 @@ impl<D: Driver> Parts<D> {
         self.state.send_replace(state);
     }
 
-    /// Waits, refusing flushes; `None` once given up.
-    async fn idle_until(&mut self, deadline: Instant) -> Option<()> {
+    /// Awaits `wanted`, refusing flushes; `None` once given up.
+    async fn idle<T>(&mut self, wanted: impl Future<Output = T>) -> Option<T> {
+        let mut wanted = std::pin::pin!(wanted);
         loop {
             let flushes = &mut self.flushes;
             let refuse = async {
@@ -324,16 +352,27 @@ impl<D: Driver> Parts<D> {
             tokio::select! {
                 biased;
                 _ = self.desired.wait_for(|desired| desired.given_up) => return None,
-                () = due(Some(deadline)) => return Some(()),
+                done = &mut wanted => return Some(done),
                 () = refuse => {}
             }
         }
     }
 
-    /// Runs `call` within the call timeout, refusing flushes.
-    async fn call<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let limit = self.timings.call_timeout;
-        let mut call = std::pin::pin!(bounded(limit, call));
+    /// Waits until a claim may be made: first for what all claims need, which many share, and then
+    /// for its turn. `None` once given up, when nothing was sent that would have to be undone.
+    async fn await_leave(&mut self) -> Option<Result<Permit>> {
+        let (driver, admission) = (Arc::clone(&self.driver), self.admission.clone());
+        let limit = admission.patience(self.timings.call_timeout);
+        self.idle(async move {
+            bounded(limit, driver.prepare()).await?;
+            Ok(admission.enter(Class::Claim).await)
+        })
+        .await
+    }
+
+    /// Awaits `call`, refusing flushes.
+    async fn attend<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut call = std::pin::pin!(call);
         loop {
             tokio::select! {
                 biased;
@@ -342,17 +381,4 @@ impl<D: Driver> Parts<D> {
             }
         }
     }
-}
-
-/// Turns silence into an error.
-pub(crate) async fn bounded<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    timeout(limit, call).await.unwrap_or_else(|_| {
-        Err(
-            Error::new(ErrorKind::TimedOut, "the registry did not answer")
-                .with_context("waited", format!("{limit:?}")),
-        )
-    })
 }

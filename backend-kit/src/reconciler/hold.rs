@@ -8,10 +8,11 @@ use std::time::Duration;
 use plimsoll_discovery_api::{Error, ErrorKind, Instance, RegistrationState, Result};
 use tokio::time::{Instant, sleep_until};
 
-use super::actor::{Claimed, Parts, bounded};
+use super::actor::{Claimed, Parts};
 use super::{FlushReply, named, not_live};
+use crate::admission::{Permit, Turn, bounded};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
-use crate::{Driver, Record, Throttle};
+use crate::{Class, Driver, Record, Throttle};
 
 /// Why holding ended.
 pub(super) enum HoldingEnd {
@@ -55,9 +56,12 @@ pub(super) struct Holding<'a, D: Driver> {
     /// record be lost unseen, that attempt may still put it back as it was long ago.
     claimed_in_doubt: Option<Instant>,
     update_at: Instant,
+    /// To update: a renewal waits for no turn, so neither does it wait for an update that does.
+    update_turn: Turn,
     lifecycle: Option<Lifecycle>,
     throttle: Throttle,
     publish_not_before: Instant,
+    publish_turn: Turn,
     publishing: Option<Publishing>,
     waiters: Vec<FlushReply>,
 }
@@ -87,9 +91,11 @@ impl<'a, D: Driver> Holding<'a, D> {
             in_doubt: false,
             claimed_in_doubt: claimed_in_doubt.then_some(now),
             update_at: now,
+            update_turn: Turn::new(parts.admission.clone(), Class::Claim),
             lifecycle: None,
             throttle,
             publish_not_before: now,
+            publish_turn: Turn::new(parts.admission.clone(), Class::Load),
             publishing: None,
             waiters: Vec::new(),
             parts,
@@ -132,6 +138,8 @@ impl<'a, D: Driver> Holding<'a, D> {
                 result = finished(self.publishing.as_mut().map(|p| &mut p.call)) => {
                     self.publishing_ended(result);
                 }
+                () = self.update_turn.come() => {}
+                () = self.publish_turn.come() => {}
                 () = self.parts.gauge.changed(), if listens => {}
                 () = sleep_until(wake) => {}
             }
@@ -183,16 +191,25 @@ impl<'a, D: Driver> Holding<'a, D> {
 
     fn start_what_is_due(&mut self) {
         let now = Instant::now();
+        if !self.wants_update() {
+            self.update_turn.give_up();
+        }
         if self.lifecycle.is_none() {
             if self.renew_at <= now {
-                self.start_lifecycle(None);
-            } else if self.wants_update() && self.update_at <= now {
-                let desired = Arc::clone(&self.parts.desired.borrow().instance);
-                self.start_lifecycle(Some(desired));
+                self.start_renewal();
+            } else if self.wants_update()
+                && self.update_at <= now
+                && let Some(permit) = self.update_turn.take()
+            {
+                self.start_update(permit);
             }
         }
-        if self.publishing.is_none() && self.publish_at(now).is_some_and(|at| at <= now) {
-            self.start_publishing();
+        if self.publish_at(now).is_none_or(|at| at > now) {
+            self.publish_turn.give_up();
+        } else if self.publishing.is_none()
+            && let Some(permit) = self.publish_turn.take()
+        {
+            self.start_publishing(permit);
         }
     }
 
@@ -201,27 +218,32 @@ impl<'a, D: Driver> Holding<'a, D> {
         self.is_sound() && (self.in_doubt || differs)
     }
 
-    fn start_lifecycle(&mut self, updating: Option<Arc<Instance>>) {
+    fn start_renewal(&mut self) {
         let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
         let limit = self.parts.timings.call_timeout;
-        if updating.is_none() {
-            self.parts.leftovers.take_up();
-        }
-        let call: Call = match &updating {
-            None => Box::pin(async move {
-                let renewed = bounded(limit, driver.renew(&claim)).await;
-                renewed.map_err(|e| named(&*driver, "renew", e))
-            }),
-            Some(instance) => {
-                let mut record = self.written.clone();
-                record.instance = Arc::clone(instance);
-                record.load = self.parts.gauge.get();
-                Box::pin(async move {
-                    let updated = bounded(limit, driver.update(&claim, &record)).await;
-                    updated.map_err(|e| named(&*driver, "update", e))
-                })
-            }
-        };
+        self.parts.leftovers.take_up();
+        let call = Box::pin(async move {
+            let renewed = bounded(limit, driver.renew(&claim)).await;
+            renewed.map_err(|e| named(&*driver, "renew", e))
+        });
+        self.start_lifecycle(call, None);
+    }
+
+    fn start_update(&mut self, permit: Permit) {
+        let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
+        let instance = Arc::clone(&self.parts.desired.borrow().instance);
+        let mut record = self.written.clone();
+        record.instance = Arc::clone(&instance);
+        record.load = self.parts.gauge.get();
+        let limit = self.parts.timings.call_timeout;
+        let call = Box::pin(async move {
+            let updated = permit.run(limit, driver.update(&claim, &record)).await;
+            updated.map_err(|e| named(&*driver, "update", e))
+        });
+        self.start_lifecycle(call, Some(instance));
+    }
+
+    fn start_lifecycle(&mut self, call: Call, updating: Option<Arc<Instance>>) {
         self.lifecycle = Some(Lifecycle {
             call,
             started: Instant::now(),
@@ -229,12 +251,12 @@ impl<'a, D: Driver> Holding<'a, D> {
         });
     }
 
-    fn start_publishing(&mut self) {
+    fn start_publishing(&mut self, permit: Permit) {
         let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
         let limit = self.parts.timings.call_timeout;
         let load = self.parts.gauge.get();
         let call = Box::pin(async move {
-            let published = bounded(limit, driver.publish(&claim, load)).await;
+            let published = permit.run(limit, driver.publish(&claim, load)).await;
             published.map_err(|e| named(&*driver, "publish", e))
         });
         let waiters = std::mem::take(&mut self.waiters);
@@ -408,11 +430,12 @@ impl<'a, D: Driver> Holding<'a, D> {
         let mut wake = now + FAR;
         if self.lifecycle.is_none() {
             wake = wake.min(self.renew_at);
-            if self.wants_update() {
+            if self.wants_update() && !self.update_turn.is_awaited() {
                 wake = wake.min(self.update_at);
             }
         }
         if self.publishing.is_none()
+            && !self.publish_turn.is_awaited()
             && let Some(at) = self.publish_at(now)
         {
             wake = wake.min(at);

@@ -10,6 +10,9 @@
 //!    └──── given up ────────┴────▶ remove ──▶ end
 //! ```
 //!
+//! Claims, updates and loads are admitted, each in its turn; renewals go when they are due, and a
+//! driver that makes a request for each admits it as what keeps things alive.
+//!
 //! Giving up wins over everything: it is looked at first wherever the actor waits, and the
 //! removal names every incarnation that may have been left behind.
 
@@ -29,11 +32,10 @@ use plimsoll_discovery_api::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Actor;
-pub(crate) use self::actor::bounded;
 use crate::leftovers::{Leftovers, abandoned};
 use crate::lifeline::Lifeline;
 use crate::log::{FailureLog, StateLog};
-use crate::{Driver, Record, Timings};
+use crate::{Admission, Driver, Record, Timings};
 
 /// What the user wants.
 #[derive(Clone, Debug)]
@@ -80,6 +82,7 @@ pub(crate) struct Shared {
 /// Starts the actor for `instance`.
 pub(crate) fn spawn<D: Driver>(
     driver: Arc<D>,
+    admission: Admission,
     instance: Instance,
     shared: Shared,
     mut rng: Rng,
@@ -104,6 +107,7 @@ pub(crate) fn spawn<D: Driver>(
     let actor = Actor::new(actor::Parts {
         timings,
         driver: Arc::clone(&driver),
+        admission,
         desired: desired_seen,
         state,
         log: StateLog::of_registration(failures, backend, service, id),

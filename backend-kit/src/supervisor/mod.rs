@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 
 use crate::lifeline::Lifeline;
 use crate::log::{FailureLog, StateLog};
-use crate::{Driver, Interest};
+use crate::{Admission, Driver, Interest};
 
 /// The supervisors of one registry, by service, and by the runtime that each runs in and ends with;
 /// each lives while somebody watches.
@@ -49,7 +49,7 @@ impl Supervisors {
     /// wants them, are followed for as long as anybody watches.
     pub(crate) fn watch<D: Driver>(
         &self,
-        driver: &Arc<D>,
+        (driver, admission): (&Arc<D>, &Admission),
         service: &ServiceName,
         interest: Interest,
         (lifeline, failures): (&Lifeline, &FailureLog),
@@ -70,8 +70,8 @@ impl Supervisors {
                 error,
                 log: StateLog::of_watch(failures.clone(), backend, service.clone()),
             };
-            let driver = Arc::clone(driver);
-            let task = task::Task::new(driver, service.clone(), interests, view, rng);
+            let (driver, admission) = (Arc::clone(driver), admission.clone());
+            let task = task::Task::new(driver, admission, service.clone(), interests, view, rng);
             let task = tokio::spawn(task.run()).abort_handle();
             let supervisor = Supervisor {
                 states,

@@ -14,8 +14,8 @@ use crate::backoff::{Attempts, PERMANENT_RETRY};
 use crate::due::due;
 use crate::leftovers::abandoned;
 use crate::log::{Standing, StateLog};
-use crate::reconciler::{bounded, named};
-use crate::{Driver, Interest, Timings, Updates};
+use crate::reconciler::named;
+use crate::{Admission, Class, Driver, Interest, Timings, Updates};
 
 /// A registry that keeps answering with an older state of the same history was itself set back, and
 /// is believed after so many answers, over so long a time. Replicas that lag, or one that is asked
@@ -33,6 +33,7 @@ pub(super) struct View {
 
 pub(super) struct Task<D> {
     driver: Arc<D>,
+    admission: Admission,
     timings: Timings,
     service: ServiceName,
     interest: watch::Receiver<Interest>,
@@ -52,6 +53,7 @@ pub(super) struct Task<D> {
 impl<D: Driver> Task<D> {
     pub(super) fn new(
         driver: Arc<D>,
+        admission: Admission,
         service: ServiceName,
         interest: watch::Receiver<Interest>,
         view: View,
@@ -60,6 +62,7 @@ impl<D: Driver> Task<D> {
         let timings = driver.timings();
         Self {
             driver,
+            admission,
             timings,
             table: Table::new(service.clone(), timings.hold_down),
             service,
@@ -98,7 +101,8 @@ impl<D: Driver> Task<D> {
     async fn subscribe(&mut self) -> Result<Box<dyn Updates>> {
         let interest = *self.interest.borrow_and_update();
         let call = self.driver.subscribe(&self.service, interest);
-        let subscription = bounded(self.timings.list_timeout, call).await?;
+        let limit = self.timings.list_timeout;
+        let subscription = self.admission.call(Class::Other, limit, call).await?;
         let listing = subscription.listing;
         if listing.revision.is_before(self.table.revision()) {
             let (before, since) = self.older_listings.unwrap_or_else(|| (0, Instant::now()));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub use self::grpc_proxy::GrpcProxy;
-use crate::{Mode, Process, Proxy, command_runs, free_port};
+use crate::{Mode, Process, Proxy, Slowed, command_runs, free_port};
 
 /// The program to test with, as a path; by default the one that is installed.
 const PROGRAM: &str = "PLIMSOLL_TEST_ETCD";
@@ -318,6 +318,12 @@ impl Server {
     /// SIGCONT.
     pub fn resume(&self) {
         self.running().resume();
+    }
+
+    /// Gives it a twentieth of its time, until what is returned is dropped.
+    #[must_use]
+    pub fn slowed(&self) -> Slowed {
+        Slowed::to_a_twentieth(self.running().id())
     }
 
     fn running(&self) -> &Process {

@@ -15,6 +15,7 @@
 )]
 
 mod available;
+mod burst;
 mod clock;
 pub mod consul;
 pub mod etcd;
@@ -25,12 +26,15 @@ mod port;
 pub mod probe;
 mod process;
 mod proxy;
+mod slowed;
 pub mod zk;
 
 pub use available::{available, command_runs};
+pub use burst::Burst;
 pub use clock::WallClock;
 pub use memory::resident_bytes;
 pub use odd::holds_of_all;
 pub use port::free_port;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
+pub use slowed::Slowed;

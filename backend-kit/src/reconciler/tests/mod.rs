@@ -1,5 +1,6 @@
 //! The actor against a scripted registry, in paused time.
 
+mod admitted;
 mod doubt;
 mod log;
 mod properties;

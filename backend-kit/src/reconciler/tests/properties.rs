@@ -122,6 +122,7 @@ fn in_paused_time<T>(story: impl Future<Output = T>) -> T {
 fn start(script: &Script, seed: u64) -> Registration {
     spawn(
         Arc::new(script.clone()),
+        script.admission(),
         instance(),
         super::scenarios::shared(Lifeline::new()),
         Rng::from_seed(seed),

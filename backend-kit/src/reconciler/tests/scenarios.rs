@@ -11,7 +11,7 @@ use crate::leftovers::Leftovers;
 use crate::lifeline::Lifeline;
 use crate::log::FailureLog;
 use crate::reconciler::{Shared, spawn};
-use crate::{Driver, Timings};
+use crate::{Admission, Driver, Timings};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -31,8 +31,13 @@ pub(super) fn shared(lifeline: Lifeline) -> Shared {
 }
 
 pub(super) fn start(script: &Script) -> Registration {
+    start_admitted(script, script.admission())
+}
+
+pub(super) fn start_admitted(script: &Script, admission: Admission) -> Registration {
     spawn(
         Arc::new(script.clone()),
+        admission,
         instance(),
         shared(Lifeline::new()),
         Rng::from_seed(1),
@@ -361,7 +366,8 @@ async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
     let lifeline = Lifeline::new();
     let driver = Arc::new(script.clone());
     let held = shared(lifeline.clone());
-    let registration = spawn(driver, instance(), held, Rng::from_seed(1));
+    let admission = script.admission();
+    let registration = spawn(driver, admission, instance(), held, Rng::from_seed(1));
     live(&registration).await;
     script.world().mode = Mode::Refuse(ErrorKind::Unavailable);
     drop(registration);

@@ -13,7 +13,7 @@ use plimsoll_discovery_api::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
+use crate::{Admission, Driver, Interest, Listing, Record, Release, Subscription, Timings};
 
 /// How long a call that "arrives late" takes to do so: longer than the caller waits.
 const LATE: Duration = Duration::from_secs(5);
@@ -110,6 +110,11 @@ impl Script {
 
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
+    }
+
+    /// One that nobody else is admitted by.
+    pub(super) fn admission(&self) -> Admission {
+        Admission::new(&self.world().timings)
     }
 
     /// The record that watchers would see now.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::{Process, free_port};
+use crate::{Process, Slowed, free_port};
 
 /// Where `scripts/prerequisites` unpacks Debian's package.
 pub(super) const UNPACKED: &str = concat!(
@@ -401,6 +401,12 @@ impl Server {
     /// SIGCONT.
     pub fn resume(&self) {
         self.running().resume();
+    }
+
+    /// Gives it a twentieth of its time, until what is returned is dropped.
+    #[must_use]
+    pub fn slowed(&self) -> Slowed {
+        Slowed::to_a_twentieth(self.running().id())
     }
 
     fn running(&self) -> &Process {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::release::Release;
-use crate::{Process, free_port};
+use crate::{Process, Slowed, free_port};
 
 /// One server, by itself or a member of an [`Ensemble`](super::Ensemble).
 #[derive(Debug)]
@@ -230,6 +230,12 @@ impl Server {
     /// SIGCONT.
     pub fn resume(&self) {
         self.running().resume();
+    }
+
+    /// Gives it a twentieth of its time, until what is returned is dropped.
+    #[must_use]
+    pub fn slowed(&self) -> Slowed {
+        Slowed::to_a_twentieth(self.running().id())
     }
 
     pub(super) fn is_running(&self) -> bool {

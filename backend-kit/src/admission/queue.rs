@@ -1,0 +1,264 @@
+//! Who is under way, and who waits.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use plimsoll_discovery_api::ErrorKind;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::call::Permit;
+use super::limit::Limit;
+use super::patience::Patience;
+use super::{AdmissionPolicy, CLASSES, Class};
+
+/// So many calls that keep something alive are under way whatever else is: they wait behind no
+/// claim, and an answer to one takes milliseconds where anything is answered.
+const RESERVED: usize = 8;
+
+pub(super) struct Shared(Mutex<State>);
+
+struct State {
+    limit: Limit,
+    patience: Patience,
+    /// Permits that are held.
+    under_way: usize,
+    /// Those of them that keep something alive.
+    alive: usize,
+    /// Calls that nobody waits for any more, and the server may still be busy with; the oldest first.
+    abandoned: VecDeque<Abandoned>,
+    waiting: [VecDeque<oneshot::Sender<Permit>>; CLASSES],
+    /// Whether the last one of claims and others was a claim.
+    was_claim: bool,
+}
+
+/// A call that was given up.
+struct Abandoned {
+    sent: Instant,
+    /// As long again as it had been waited for: no more is known of it.
+    until: Instant,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// By an answer, whatever it said, within this limit.
+    Answered(Duration),
+    /// By an answer: too much is asked.
+    Refused,
+    /// There was none in time.
+    TimedOut,
+    /// The connection broke, or there was none; nobody works on it.
+    Failed,
+    /// It was dropped.
+    Abandoned,
+}
+
+impl Outcome {
+    pub(super) fn of(error: ErrorKind, limit: Duration) -> Self {
+        match error {
+            ErrorKind::TimedOut => Self::TimedOut,
+            ErrorKind::Unavailable | ErrorKind::Closed => Self::Failed,
+            ErrorKind::ResourceExhausted => Self::Refused,
+            _ => Self::Answered(limit),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(policy: AdmissionPolicy, lease: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self(Mutex::new(State {
+            limit: Limit::new(policy, now),
+            patience: Patience::new(lease, now),
+            under_way: 0,
+            alive: 0,
+            abandoned: VecDeque::new(),
+            waiting: Default::default(),
+            was_claim: false,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics between two changes that belong together.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn patience(&self, usual: Duration) -> Duration {
+        self.lock().patience.of(usual)
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.lock().limit.get()
+    }
+
+    /// A call that was sent at `sent` has ended.
+    pub(super) fn ended(self: &Arc<Self>, class: Class, sent: Instant, outcome: Outcome) {
+        self.lock().ended(class, sent, outcome);
+        self.admit();
+    }
+
+    /// A permit is given back that nothing was sent with.
+    pub(super) fn returned(self: &Arc<Self>, class: Class) {
+        self.lock().leave(class);
+        self.admit();
+    }
+
+    /// Admits whose turn it is, as many as there is room for.
+    fn admit(self: &Arc<Self>) {
+        loop {
+            // The lock is let go before anything is sent, as what is not received comes back.
+            let next = self.lock().next();
+            let Some((class, sender)) = next else { return };
+            if let Err(permit) = sender.send(Permit::new(Arc::clone(self), class)) {
+                permit.forget();
+                self.lock().leave(class);
+            }
+        }
+    }
+
+    /// A permit at once, or a place in the queue.
+    pub(super) fn queue(
+        self: &Arc<Self>,
+        class: Class,
+    ) -> Result<Permit, oneshot::Receiver<Permit>> {
+        let mut state = self.lock();
+        state.expire(Instant::now());
+        if state.waiting.iter().all(VecDeque::is_empty) && state.has_room(class) {
+            state.join(class);
+            return Ok(Permit::new(Arc::clone(self), class));
+        }
+        let (sender, receiver) = oneshot::channel();
+        state.waiting[class as usize].push_back(sender);
+        drop(state);
+        // There may be room for this one, if not for those that waited.
+        self.admit();
+        Err(receiver)
+    }
+}
+
+/// Waits for a permit.
+pub(super) async fn enter(shared: &Arc<Shared>, class: Class) -> Permit {
+    loop {
+        match shared.queue(class) {
+            Ok(permit) => return permit,
+            Err(queued) => {
+                if let Ok(permit) = queued.await {
+                    return permit;
+                }
+                // Not to be reached: the other end is in the queue, which this call keeps.
+            }
+        }
+    }
+}
+
+impl State {
+    fn join(&mut self, class: Class) {
+        self.under_way += 1;
+        self.alive += usize::from(class == Class::Liveness);
+    }
+
+    fn leave(&mut self, class: Class) {
+        self.under_way -= 1;
+        self.alive -= usize::from(class == Class::Liveness);
+    }
+
+    fn has_room(&mut self, class: Class) -> bool {
+        let window = self.limit.get();
+        // Half of the window at most is kept free for what is given up, so that something is always
+        // tried, whose end tells.
+        let taken = self.under_way + self.abandoned.len().min(window / 2);
+        let has_room = match class {
+            Class::Liveness => self.alive < RESERVED || taken < window + RESERVED,
+            _ => taken < window,
+        };
+        if !has_room {
+            self.limit.keeps_waiting();
+        }
+        has_room
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<(Class, oneshot::Sender<Permit>)> {
+        let of_both = if self.was_claim {
+            [Class::Other, Class::Claim]
+        } else {
+            [Class::Claim, Class::Other]
+        };
+        for class in [Class::Liveness, of_both[0], of_both[1], Class::Load] {
+            let index = class as usize;
+            while self.waiting[index]
+                .front()
+                .is_some_and(oneshot::Sender::is_closed)
+            {
+                self.waiting[index].pop_front();
+            }
+            if self.waiting[index].is_empty() {
+                continue;
+            }
+            if !self.has_room(class) {
+                return None;
+            }
+            self.join(class);
+            if class != Class::Liveness && class != Class::Load {
+                self.was_claim = class == Class::Claim;
+            }
+            return self.waiting[index]
+                .pop_front()
+                .map(|sender| (class, sender));
+        }
+        None
+    }
+
+    fn ended(&mut self, class: Class, sent: Instant, outcome: Outcome) {
+        let now = Instant::now();
+        self.leave(class);
+        match outcome {
+            Outcome::Answered(limit) => {
+                self.limit.answered(class, sent, now);
+                if class == Class::Claim && now.duration_since(sent) < limit / 2 {
+                    self.patience.answered_soon(sent, now);
+                }
+            }
+            Outcome::Refused => self.limit.overloaded(sent, now),
+            Outcome::TimedOut => {
+                self.limit.overloaded(sent, now);
+                if class == Class::Claim {
+                    self.patience.timed_out(sent, now);
+                }
+            }
+            Outcome::Failed | Outcome::Abandoned => {}
+        }
+        match outcome {
+            // Servers answer by and large in the order in which they are asked: what was sent before
+            // is done with.
+            Outcome::Answered(_) | Outcome::Refused => {
+                self.abandoned.retain(|other| other.sent > sent);
+            }
+            Outcome::TimedOut | Outcome::Abandoned => {
+                let until = now + now.duration_since(sent);
+                self.abandoned.push_back(Abandoned { sent, until });
+            }
+            Outcome::Failed => {}
+        }
+        self.expire(now);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.abandoned.retain(|call| call.until > now);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        f.debug_struct("Admission")
+            .field("limit", &state.limit.get())
+            .field("under_way", &state.under_way)
+            .field("abandoned", &state.abandoned.len())
+            .field("waiting", &state.waiting.each_ref().map(VecDeque::len))
+            .finish()
+    }
+}
