@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse};
-use plimsoll_backend_kit::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
+use plimsoll_backend_kit::{
+    Admission, Class, Driver, Interest, Listing, Record, Release, Subscription, Timings,
+};
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::Mutex;
 
@@ -225,7 +227,12 @@ impl EtcdDriver {
         }
         if !claim.watched.is_attended() {
             let txn = Txn::new().and_then(self.reads(&claim.keys, claim.lease.id));
-            Self::recall(claim, &Found::of(&self.commit(txn).await?))?;
+            let limit = self.config.timings.call_timeout;
+            let read = self
+                .link
+                .admission()
+                .call(Class::Liveness, limit, self.commit(txn));
+            Self::recall(claim, &Found::of(&read.await?))?;
         }
         self.lease.confirm(claim.lease.id).await
     }
@@ -306,6 +313,14 @@ impl Driver for EtcdDriver {
 
     fn timings(&self) -> Timings {
         self.config.timings
+    }
+
+    fn admission(&self) -> Option<Admission> {
+        Some(self.link.admission().clone())
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.lease.obtain().await.map(drop)
     }
 
     fn check(&self, record: &Record) -> Result<()> {

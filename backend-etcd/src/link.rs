@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Error as Native, KvClient, Txn, TxnResponse};
+use plimsoll_backend_kit::Admission;
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::time::{Instant, timeout};
 
@@ -25,6 +26,7 @@ const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Link {
     config: Arc<Config>,
+    admission: Admission,
     history: History,
     current: Mutex<Option<Connection>>,
     /// Where that was made.
@@ -65,6 +67,7 @@ impl Link {
         let mut rng = Rng::from_entropy();
         let first = rng.next_u64() % config.endpoints.len().max(1) as u64;
         Self {
+            admission: Admission::new(&config.timings),
             config,
             history: History::default(),
             current: Mutex::new(None),
@@ -83,6 +86,10 @@ impl Link {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     pub(crate) fn history(&self) -> &History {
@@ -193,7 +200,7 @@ impl Link {
         }
     }
 
-    /// Calls, within the request timeout.
+    /// Calls, within the request timeout, or longer while claims are late again and again.
     pub(crate) async fn call<T, F>(&self, call: impl Fn(Connection) -> F + Sync) -> Result<T>
     where
         T: Send,
@@ -231,7 +238,7 @@ impl Link {
     {
         let connection = self.connection().await.map_err(|error| (None, error))?;
         let number = connection.number;
-        let limit = self.config.request_timeout;
+        let limit = self.admission.patience(self.config.request_timeout);
         // On the heap: the client library's futures are larger than what is comfortable in another.
         match timeout(limit, Box::pin(call(connection))).await {
             Ok(Ok(answer)) => Ok(answer),
