@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
 use plimsoll_backend_etcd::EtcdRegistry;
 use plimsoll_test_servers::Burst;
+use plimsoll_test_servers::probe::PATIENCE;
 
 use support::operator::{PREFIX, identity, load, record};
 use support::stage::{Stage, instance, service};
@@ -44,6 +45,34 @@ async fn bare(stage: &Stage, count: usize) -> Duration {
     let took = began.elapsed();
     client.lease_revoke(lease).await.expect("to revoke");
     took
+}
+
+fault! {
+    /// The lease is the usual one, of 10 s, and the server writes to disk before it answers.
+    async fn two_thousand_registrations_at_once_are_live_within_a_lease_and_none_is_lost(stage: Stage, "--unsafe-no-fsync=false") {
+        let registry = handle(&stage);
+        let instances = (0..2_000).map(|n| instance(&format!("m{n}")));
+        let mut burst = Burst::of(&registry, instances).await;
+        let live = burst.until_live(Duration::from_secs(10)).await;
+        burst.during(Duration::from_secs(4)).await;
+        eprintln!("{burst}");
+        assert!(live.is_some() && burst.losses() == 0, "{burst}");
+    }
+}
+
+fault! {
+    async fn a_server_slowed_to_a_twentieth_takes_one_after_the_other_and_loses_none(stage: Stage, "--unsafe-no-fsync=false") {
+        let registry = handle(&stage);
+        let slowed = stage.server.slowed();
+        let instances = (0..300).map(|n| instance(&format!("m{n}")));
+        let mut burst = Burst::of(&registry, instances).await;
+        let live = burst.until_live(PATIENCE * 2).await;
+        burst.during(Duration::from_secs(4)).await;
+        drop(slowed);
+        eprintln!("{burst}");
+        assert!(live.is_some() && burst.losses() == 0, "{burst}");
+        assert!(burst.longest_pause() < Duration::from_secs(10), "{burst}");
+    }
 }
 
 fault! {

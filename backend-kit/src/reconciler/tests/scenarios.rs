@@ -480,7 +480,8 @@ fn what_a_runtime_that_has_ended_leaves_is_removed_in_the_next() {
     let (script, shared) = (Script::new(), shared(Lifeline::new()));
     let begin = async {
         let driver = Arc::new(script.clone());
-        let registration = spawn(driver, instance(), shared.clone(), Rng::from_seed(1));
+        let (admission, shared) = (script.admission(), shared.clone());
+        let registration = spawn(driver, admission, instance(), shared, Rng::from_seed(1));
         live(&registration).await;
         registration
     };
