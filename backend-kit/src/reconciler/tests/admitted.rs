@@ -1,6 +1,6 @@
 //! Calls whose turn has not come.
 
-use plimsoll_discovery_api::{Instance, LoadUpdater};
+use plimsoll_discovery_api::Instance;
 use tokio::time::{Instant, sleep};
 
 use super::scenarios::{SECOND, live, start_admitted};
