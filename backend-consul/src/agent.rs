@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use plimsoll_backend_kit::Admission;
 use plimsoll_discovery_api::Result;
 
 use crate::config::{Config, Consistency};
@@ -64,6 +65,11 @@ impl Agent {
             datacenter: config.datacenter.clone(),
             namespace: config.namespace.clone(),
         })
+    }
+
+    /// What the handle's calls are admitted by.
+    pub(crate) fn admission(&self) -> &Admission {
+        self.http.admission()
     }
 
     /// Tells the agent of a service, or replaces what it was told.

@@ -12,6 +12,9 @@ use crate::tls::Tls;
 const LOAD_MAX_AGE: Duration = Duration::from_secs(600);
 /// A list without its loads is better than none: it waits for the reading of them to fail.
 const LIST_MARGIN: Duration = Duration::from_millis(500);
+/// So many calls are under way at most: each has a connection, of which an agent grants 200 to one
+/// address, and a blocking query has one of its own.
+const ABREAST: usize = 48;
 /// The checks of a process lapse together, but for the way each takes to the servers.
 const SETTLE: Duration = Duration::from_millis(250);
 
@@ -74,6 +77,7 @@ impl Config {
         timings.lease = Some(lease.saturating_sub(self.fresh_pass()));
         timings.renew_interval = lease / 4;
         timings.backoff.cap = Duration::from_secs(5);
+        timings.admission.most = ABREAST;
         timings.load.min_interval = load_interval;
         timings.load.settle = load_interval;
         timings.load.max_age = LOAD_MAX_AGE.max(load_interval);

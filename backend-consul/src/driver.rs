@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plimsoll_backend_kit::{
-    Driver, Interest, Listing, Record, Release, Subscription, Timings, unescape,
+    Admission, Driver, Interest, Listing, Record, Release, Subscription, Timings, unescape,
 };
 use plimsoll_discovery_api::{
     Capabilities, Error, ErrorKind, Incarnation, Result, Revision, ServiceName,
 };
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::agent::{Agent, Beat, Reading};
@@ -36,8 +35,6 @@ const LAST_LOOK: Duration = Duration::from_millis(100);
 const HIDDEN: u32 = 8;
 /// What an agent has in its buffers when it wakes is done well within this.
 const AFTERMATH: Duration = Duration::from_millis(250);
-/// So many registrations are under way at one time.
-const TURNS: usize = 16;
 /// So many answers of servers that lag behind are passed over where any server may answer.
 const LAGGING: u32 = 2;
 
@@ -57,8 +54,6 @@ pub(crate) struct ConsulDriver {
     config: Arc<Config>,
     reader: Arc<Reader>,
     heart: Heart,
-    /// A fleet that starts as one takes turns, lest none of it is through in time.
-    turns: Semaphore,
 }
 
 impl ConsulDriver {
@@ -80,7 +75,6 @@ impl ConsulDriver {
             heart: Heart::new(agent, Arc::clone(&config)),
             reader: Arc::new(reader),
             config,
-            turns: Semaphore::new(TURNS),
         })
     }
 
@@ -240,6 +234,14 @@ impl Driver for ConsulDriver {
         self.config.timings
     }
 
+    fn admission(&self) -> Option<Admission> {
+        Some(self.agent().admission().clone())
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.heart.session().await.map(drop)
+    }
+
     fn check(&self, record: &Record) -> Result<()> {
         let names = self.names(
             record.instance.service(),
@@ -257,7 +259,6 @@ impl Driver for ConsulDriver {
         let names = self.names(service, record.instance.id(), life);
         let registration = Arc::new(self.write(record, &names)?);
         let session = self.heart.session().await?;
-        let _turn = self.turns.acquire().await;
         let value = Value {
             life,
             sequence: 0,

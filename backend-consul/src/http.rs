@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_backend_kit::Admission;
 use plimsoll_backend_kit::{Credential, Derived, escape};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use reqwest::header::HeaderValue;
@@ -35,6 +36,7 @@ pub(crate) struct Http {
     namespace: Option<String>,
     timeout: Duration,
     room: Arc<Semaphore>,
+    admission: Admission,
 }
 
 impl fmt::Debug for Http {
@@ -141,7 +143,12 @@ impl Http {
             namespace: config.namespace.clone(),
             timeout: config.request_timeout,
             room: Arc::new(Semaphore::new(ABREAST)),
+            admission: Admission::new(&config.timings),
         })
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Sends `request` and returns its answer, if that is a good one.
@@ -155,7 +162,7 @@ impl Http {
             .base
             .join(&format!("{}{}", request.path, request.query))
             .map_err(|e| Failure::corrupt(operation, e))?;
-        let timeout = self.timeout
+        let timeout = self.admission.patience(self.timeout)
             + request
                 .wait
                 .map_or(Duration::ZERO, |wait| wait + wait / WAIT_JITTER);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use plimsoll_backend_kit::{
-    Driver, Interest, Listing, Record, Release, Subscription, Task, Timings,
+    Admission, Class, Driver, Interest, Listing, Record, Release, Subscription, Task, Timings,
 };
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::watch;
@@ -38,6 +38,7 @@ pub(crate) struct ZkDriver {
     config: Arc<Config>,
     pub(crate) tree: Tree,
     session: OnceLock<Session>,
+    admission: Admission,
     pub(crate) departures: Departures,
     pub(crate) parents: Parents,
 }
@@ -57,6 +58,7 @@ impl ZkDriver {
             root: config.root.clone(),
         };
         Self {
+            admission: Admission::new(&config.timings),
             config: Arc::new(config),
             tree,
             session: OnceLock::new(),
@@ -128,6 +130,14 @@ impl Driver for ZkDriver {
         self.config.timings
     }
 
+    fn admission(&self) -> Option<Admission> {
+        Some(self.admission.clone())
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.session().connection().await.map(drop)
+    }
+
     fn check(&self, record: &Record) -> Result<()> {
         let bytes = codec::write(record)?.len();
         if bytes > MAX_RECORD_BYTES {
@@ -148,7 +158,10 @@ impl Driver for ZkDriver {
 
     async fn renew(&self, claim: &ZkClaim) -> Result<()> {
         let connection = self.connection_of(claim).await?;
-        self.confirm(&connection, claim).await
+        let confirm = self.confirm(&connection, claim);
+        self.admission
+            .call(Class::Liveness, self.config.timings.call_timeout, confirm)
+            .await
     }
 
     fn granted_lease(&self, claim: &ZkClaim) -> Option<Duration> {

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use plimsoll_backend_kit::Class;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -13,22 +13,19 @@ use crate::agent::Beat;
 use crate::error::Failure;
 use crate::life::Life;
 
-/// So many passes are under way at one time: enough to be done at once, few beside the connections
-/// that an agent grants.
-const ABREAST: usize = 8;
+/// A pass is a few requests at most, of which each has its own time.
+const REQUESTS: u32 = 5;
 
 /// Passes the checks of those of `lives` that have not ended. Fails with what is the least likely to
 /// pass by itself.
 pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Result<()> {
-    let room = Arc::new(Semaphore::new(ABREAST));
     // What one request fails with for the agent's sake or the token's the others need not be told.
     let hopeless = Arc::new(Mutex::new(None::<Error>));
     let mut passes = JoinSet::new();
     for life in lives {
-        let (shared, room, hopeless) =
-            (Arc::clone(shared), Arc::clone(&room), Arc::clone(&hopeless));
+        let (shared, hopeless) = (Arc::clone(shared), Arc::clone(&hopeless));
         passes.spawn(async move {
-            let _place = room.acquire().await;
+            let permit = shared.agent.admission().enter(Class::Liveness).await;
             if life.ended().is_some() {
                 return Ok(());
             }
@@ -40,13 +37,20 @@ pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Res
                 life.failed(cause.clone());
                 return Err(cause);
             }
-            pass(&shared, &life).await.map_err(|failure| {
-                life.failed(failure.error.clone());
-                if concerns_all(&failure) {
+            let mut answered = false;
+            let limit = shared.config.request_timeout * REQUESTS;
+            let passed = permit.run(limit, async {
+                pass(&shared, &life).await.map_err(|failure| {
+                    answered = !concerns_all(&failure);
+                    failure.error
+                })
+            });
+            passed.await.inspect_err(|cause| {
+                life.failed(cause.clone());
+                if !answered {
                     let mut hopeless = hopeless.lock().unwrap_or_else(PoisonError::into_inner);
-                    hopeless.get_or_insert_with(|| failure.error.clone());
+                    hopeless.get_or_insert_with(|| cause.clone());
                 }
-                failure.error
             })
         });
     }

@@ -77,8 +77,8 @@ impl Bench {
 /// tested.
 #[macro_export]
 macro_rules! fault {
-    ($(#[doc = $doc:literal])* async fn $name:ident($bench:ident: $data:ident) $body:block) => {
-        $(#[doc = $doc])*
+    ($(#[$attribute:meta])* async fn $name:ident($bench:ident: $data:ident) $body:block) => {
+        $(#[$attribute])*
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             if plimsoll_test_servers::consul::available() {

@@ -110,8 +110,8 @@ pub fn transactions(server: &Server) -> u64 {
 
 /// One claim, tested on a bench of its own; without a server it says loudly that nothing was.
 macro_rules! fault {
-    ($(#[doc = $doc:literal])* async fn $name:ident($bench:ident: $mutable:ty) $body:block) => {
-        $(#[doc = $doc])*
+    ($(#[$attribute:meta])* async fn $name:ident($bench:ident: $mutable:ty) $body:block) => {
+        $(#[$attribute])*
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
             if plimsoll_test_servers::zk::available() {
