@@ -71,6 +71,11 @@ async fn try_connect(config: &Config, endpoint: &str) -> Result<Client> {
     };
     // The library connects when it is first used. What is asked needs no permission.
     match client.status().await {
+        // It refuses nearly everything until it is made a member that votes.
+        Ok(status) if status.is_learner() => Err(Error::new(
+            ErrorKind::Unavailable,
+            "the etcd server is a learner, and serves nobody yet",
+        )),
         Ok(status) if status.leader() == 0 => Err(Error::new(
             ErrorKind::Unavailable,
             "the etcd server has no leader",

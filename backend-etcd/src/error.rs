@@ -92,6 +92,13 @@ pub(crate) fn is_auth_disabled(error: &Native) -> bool {
         if status.message().contains("authentication is not enabled"))
 }
 
+/// Whether it was refused by a learner, which has changed nothing and says so to whoever comes.
+pub(crate) fn is_of_learner(error: &Error) -> bool {
+    status_of(error).is_some_and(|status| {
+        status.code() == Code::Unavailable && status.message().contains("not supported for learner")
+    })
+}
+
 /// Whether the keepalive was answered with: there is no such lease.
 pub(crate) fn is_lease_lost(error: &Native) -> bool {
     match error {
@@ -298,6 +305,11 @@ mod tests {
             Code::NotFound,
             "etcdserver: requested lease not found"
         )));
+        let learner = status(
+            Code::Unavailable,
+            "etcdserver: rpc not supported for learner",
+        );
+        assert!(is_of_learner(&failed(learner)) && !is_of_learner(&failed(compacted())));
         assert!(is_auth_disabled(&status(
             Code::FailedPrecondition,
             "etcdserver: authentication is not enabled"

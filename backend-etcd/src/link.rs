@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::connect::{Connection, connect};
-use crate::error::{failed, is_nobodys_fault};
+use crate::error::{failed, is_nobodys_fault, is_of_learner};
 use crate::history::History;
 use crate::home::Home;
 
@@ -212,10 +212,11 @@ impl Link {
             Err((Some(number), error)) => (number, error),
         };
         self.failed(number, &error).await;
-        if error.kind() != ErrorKind::Unauthenticated {
+        if error.kind() != ErrorKind::Unauthenticated && !is_of_learner(&error) {
             return Err(error);
         }
-        // Whoever is not known has changed nothing: so once more, with another token.
+        // Whoever is not known has changed nothing, nor has a learner: so once more, with another
+        // token, or elsewhere.
         match self.try_call(&call).await {
             Ok(answer) => Ok(answer),
             Err((number, error)) => {

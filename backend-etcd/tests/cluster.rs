@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, WatchOptions};
+use etcd_client::{Client, MemberAddOptions, WatchOptions};
 use plimsoll_backend_etcd::EtcdRegistry;
-use plimsoll_discovery_api::{RegistrationState, Registry, Revision, Watch};
+use plimsoll_discovery_api::{ErrorKind, RegistrationState, Registry, Revision, Watch};
 use plimsoll_test_servers::etcd::{Cluster, Server, available};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, life, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
@@ -475,4 +475,53 @@ async fn connected_through(proxy: &Proxy, hosts: &[SocketAddr]) -> EtcdRegistry 
         (proxy.connections() > before).then_some(registry)
     })
     .await
+}
+
+/// It refuses lists, leases and watches, and says of itself that it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_among_the_endpoints_costs_no_call() {
+    if !available() {
+        return;
+    }
+    let mut cluster = block_in_place(Cluster::start);
+    let candidate = cluster.candidate("n4");
+    let mut hosts = addresses(&cluster);
+    let mut operator = Client::connect([hosts[0].to_string()], None).await.unwrap();
+    let peer = [candidate.peer_url()];
+    eventually("a learner", || async {
+        let learner = MemberAddOptions::new().with_is_learner();
+        let mut members = operator.cluster_client();
+        members.member_add(peer.clone(), Some(learner)).await.ok()
+    })
+    .await;
+    block_in_place(|| cluster.join_unready(candidate));
+    let learner = cluster.members[3].address();
+    eventually("it to say so", || async {
+        let mut client = Client::connect([learner.to_string()], None).await.ok()?;
+        client.status().await.ok()?.is_learner().then_some(())
+    })
+    .await;
+    hosts = vec![learner, hosts[1]];
+    for number in 0..16 {
+        let handle = registry(&hosts);
+        let listed = handle.list(&service()).await;
+        assert!(listed.is_ok(), "handle {number}: {listed:?}");
+    }
+    let refused = registry(&[learner]).list(&service()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.to_string().contains("learner"), "{refused}");
+    // Once it votes, it serves.
+    let listed = operator.member_list().await.unwrap();
+    let id = listed
+        .members()
+        .iter()
+        .find(|m| m.is_learner())
+        .unwrap()
+        .id();
+    eventually("it to vote", || async {
+        let mut members = operator.cluster_client();
+        members.member_promote(id).await.ok()
+    })
+    .await;
+    listed_by(&registry(&[learner]), 0).await;
 }

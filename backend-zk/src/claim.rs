@@ -1,5 +1,6 @@
 //! Obtaining a record, and what is known of it from then on.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plimsoll_backend_kit::Record;
@@ -10,7 +11,7 @@ use zookeeper_client::{Client, Error as Native, MultiWriteResult, Stat};
 
 use crate::codec;
 use crate::driver::{Pair, SETTLE_ATTEMPTS, ZkDriver, contended, native, unexpected};
-use crate::error::{failed_at, failed_for};
+use crate::error::{failed_at, failed_for, is_local_session};
 use crate::paths::Nodes;
 
 /// Two nodes of one session.
@@ -52,6 +53,9 @@ impl ZkDriver {
             czxid,
             versions: Mutex::new(versions),
         };
+        if self.doubtful.swap(false, Ordering::Relaxed) {
+            self.check_owner(client, &nodes).await?;
+        }
         // Most often nothing is there.
         let mut there: Pair = (None, None);
         for _ in 0..SETTLE_ATTEMPTS {
@@ -66,7 +70,11 @@ impl ZkDriver {
                 }
                 Err(Native::NoNode) => self.make_parents(&connection, &nodes, asked).await?,
                 Err(Native::NodeExists | Native::BadVersion) => {}
-                Err(error) => return Err(failed_for(&nodes.identity, || nodes.needs())(error)),
+                Err(error) => {
+                    let may_own_nothing = error == Native::SessionExpired;
+                    self.doubtful.fetch_or(may_own_nothing, Ordering::Relaxed);
+                    return Err(failed_for(&nodes.identity, || nodes.needs())(error));
+                }
             }
             there = self.standing(&connection, &nodes).await?;
             let Some((bytes, stat)) = &there.0 else {
@@ -96,6 +104,24 @@ impl ZkDriver {
             }
         }
         Err(contended().with_context("path", nodes.identity))
+    }
+
+    /// Finds out whether the session may own nodes, by one that is nobody's: servers whose sessions
+    /// may not, say of a transaction that the session has ended, and the reason of one creation.
+    async fn check_owner(&self, client: &Client, nodes: &Nodes) -> Result<()> {
+        let path = &nodes.load;
+        match client.create(path, b"0", &self.ephemeral()).await {
+            Ok(_) => match client.delete(path, None).await {
+                Ok(()) | Err(Native::NoNode) => Ok(()),
+                Err(error) => Err(failed_at(path)(error)),
+            },
+            Err(error) if is_local_session(&error) => {
+                self.doubtful.store(true, Ordering::Relaxed);
+                Err(failed_at(path)(error))
+            }
+            // What else is wrong shows as it is claimed.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Replaces what is known of `there` by both nodes in one step.

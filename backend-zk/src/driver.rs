@@ -1,6 +1,7 @@
 //! The driver: what the machinery of all backends asks of this one.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ pub(crate) struct ZkDriver {
     admission: Admission,
     pub(crate) departures: Departures,
     pub(crate) parents: Parents,
+    /// A claim was answered with the end of its session, which may be no end but a session that owns
+    /// nothing.
+    pub(crate) doubtful: AtomicBool,
 }
 
 impl fmt::Debug for ZkDriver {
@@ -64,6 +68,7 @@ impl ZkDriver {
             session: OnceLock::new(),
             departures: Departures::default(),
             parents: Parents::default(),
+            doubtful: AtomicBool::new(false),
         }
     }
 

@@ -3,6 +3,9 @@
 use plimsoll_discovery_api::{Error, ErrorKind};
 use zookeeper_client as zk;
 
+/// `EphemeralOnLocalSession`, which the client library does not know.
+const LOCAL_SESSION: i32 = -120;
+
 /// The kind of a native error, wherever it arises.
 pub(crate) fn kind(error: &zk::Error) -> ErrorKind {
     use zk::Error as E;
@@ -27,6 +30,7 @@ pub(crate) fn kind(error: &zk::Error) -> ErrorKind {
         // Where these have a meaning, the caller has taken them before they come here: what is
         // left is a race with another writer, to be tried again.
         E::NoNode | E::NodeExists | E::BadVersion | E::NotEmpty => ErrorKind::Unavailable,
+        E::UnexpectedErrorCode(LOCAL_SESSION) => ErrorKind::InvalidConfig,
         E::NoChildrenForEphemerals
         | E::NoWatcher
         | E::UnexpectedError(_)
@@ -36,13 +40,20 @@ pub(crate) fn kind(error: &zk::Error) -> ErrorKind {
     }
 }
 
+/// Whether the session may own no node.
+pub(crate) fn is_local_session(error: &zk::Error) -> bool {
+    matches!(error, zk::Error::UnexpectedErrorCode(LOCAL_SESSION))
+}
+
 /// The error of a call that came to nothing.
 pub(crate) fn failed(error: zk::Error) -> Error {
-    Error::new(
-        kind(&error),
-        "the ZooKeeper server refused or lost the call",
-    )
-    .with_source(error)
+    let what = if is_local_session(&error) {
+        "the ZooKeeper server makes local sessions, which own no node: there an instance cannot be \
+         registered unless localSessionsUpgradingEnabled=true, or localSessionsEnabled=false, is set"
+    } else {
+        "the ZooKeeper server refused or lost the call"
+    };
+    Error::new(kind(&error), what).with_source(error)
 }
 
 /// The same, of a call on the node `path`, or on several of which that is the first.
@@ -115,6 +126,7 @@ mod tests {
             (E::ConnectionLoss, K::Unavailable),
             (E::ReconfigDisabled, K::Unsupported),
             (E::UnexpectedErrorCode(-99), K::Unexpected),
+            (E::UnexpectedErrorCode(-120), K::InvalidConfig),
             (E::ClientClosed, K::Unavailable),
             (E::RuntimeInconsistent, K::Unavailable),
         ];

@@ -20,7 +20,7 @@ use plimsoll_discovery_api::{
     ErrorKind, Incarnation, Instance, Registration, RegistrationState, Registry, ServiceName,
     Snapshot, Watch,
 };
-use plimsoll_test_servers::probe::{eventually, ids, ready, state};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, ready, state};
 use plimsoll_test_servers::zk::{Ensemble, available};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -196,4 +196,37 @@ async fn an_ensemble_without_a_quorum_empties_no_list_and_heals() {
     tokio::task::block_in_place(|| scene.ensemble.heal());
     scene.is_whole_again(9).await;
     witness.saw_nobody_missing().await;
+}
+
+/// Which own no ephemeral node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_sessions_that_are_not_upgraded_are_told_with_what_to_change() {
+    if !available() {
+        return;
+    }
+    for (upgrades, is_told) in [(false, true), (true, false)] {
+        let settings =
+            format!("localSessionsEnabled=true\nlocalSessionsUpgradingEnabled={upgrades}\n");
+        let ensemble = tokio::task::block_in_place(|| Ensemble::start_with(&settings));
+        let members = ensemble.members().iter();
+        let handle = builder_for(members.map(|server| server.address().to_string()));
+        let handle = handle.build().unwrap();
+        let instance = Instance::builder("orders", "10.0.0.7", 8080).with_id("a");
+        let registration = handle.register(instance.build().unwrap()).await.unwrap();
+        let told = timeout(PATIENCE, registration.ready()).await;
+        let told = told.unwrap_or_else(|_| panic!("{upgrades}: {:?}", registration.state()));
+        if !is_told {
+            assert!(told.is_ok(), "{told:?}");
+            continue;
+        }
+        let told = told.unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::InvalidConfig, "{told}");
+        let change = "localSessionsUpgradingEnabled=true";
+        assert!(told.to_string().contains(change), "{told}");
+        // Who only looks is served.
+        handle
+            .list(registration.instance().service())
+            .await
+            .unwrap();
+    }
 }

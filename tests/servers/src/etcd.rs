@@ -408,12 +408,18 @@ impl Cluster {
     }
 
     /// Starts a server that the others have been told of, and makes it one of the members.
-    pub fn join(&mut self, mut server: Server) {
+    pub fn join(&mut self, server: Server) {
+        self.join_unready(server);
+        let joined = self.members.last_mut().expect("the one that joined");
+        assert!(joined.wait_ready(), "the new member does not start");
+    }
+
+    /// The same, of one that is not to vote yet, and says of itself that it is not ready.
+    pub fn join_unready(&mut self, mut server: Server) {
         let others = self.members.iter().chain([&server]);
         let peers = others.map(|m| format!("{}={}", m.name, m.peer_url()));
         server.cluster = peers.collect::<Vec<_>>().join(",");
         server.spawn();
-        assert!(server.wait_ready(), "the new member does not start");
         self.members.push(server);
     }
 }

@@ -17,8 +17,14 @@ impl Ensemble {
     /// Starts it.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// Starts it with more settings, each a line.
+    #[must_use]
+    pub fn start_with(settings: &str) -> Self {
         for _ in 0..5 {
-            let mut ensemble = Self::new();
+            let mut ensemble = Self::new(settings);
             ensemble.members.iter_mut().for_each(Server::launch);
             if ensemble.members.iter_mut().all(Server::wait_ready) {
                 return ensemble;
@@ -27,7 +33,7 @@ impl Ensemble {
         panic!("the ZooKeeper ensemble does not start");
     }
 
-    fn new() -> Self {
+    fn new(settings: &str) -> Self {
         let member = |number| {
             Server::new(Setup {
                 number: Some(number),
@@ -44,7 +50,7 @@ impl Ensemble {
         };
         let all: String = (1..=MEMBERS).map(line).collect();
         for server in &mut members {
-            server.configure(all.clone());
+            server.configure(format!("{all}{settings}"));
         }
         Self { members }
     }
