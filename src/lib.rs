@@ -66,10 +66,10 @@ pub use plimsoll_balancers as balancers;
 pub use plimsoll_discovery_api::{
     Balancer, Capabilities, Capacity, Clock, Endpoint, Endpoints, Error, ErrorKind, Exclusion,
     Freshness, Health, HealthChecker, Host, Incarnation, Instance, InstanceBuilder, InstanceId,
-    LoadGuard, LoadHandle, LoadReport, LoadUpdater, ManualClock, Member, Metadata, Outcome, Pick,
-    PickContext, Picker, PublishedLoad, Queue, Registration, RegistrationState, RegistrationStates,
-    Registry, Result, Revision, Rng, ServiceName, Snapshot, Standing, Status, SystemClock,
-    Timestamp, Unreported, Utilization, Version, Watch, Weight, Zone,
+    LoadGuard, LoadHandle, LoadReport, LoadUpdater, ManualClock, Member, Metadata, Others, Outcome,
+    Pick, PickContext, Picker, PublishedLoad, Queue, Registration, RegistrationState,
+    RegistrationStates, Registry, Result, Revision, Rng, ServiceName, Snapshot, Standing, Status,
+    SystemClock, Timestamp, Unreported, Utilization, Version, Watch, Weight, Zone,
 };
 
 pub use first_answer::first_answer;

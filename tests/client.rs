@@ -18,6 +18,8 @@ mod published_load;
 mod refusal;
 #[path = "client/second_choice.rs"]
 mod second_choice;
+#[path = "client/trust.rs"]
+mod trust;
 #[path = "client/view.rs"]
 mod view;
 

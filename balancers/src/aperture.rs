@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Capabilities, Endpoint, Endpoints, Error, PickContext, Picker, Result,
+};
 
 use crate::eligible::{eligible, weights};
 use crate::repick::{chance_of, pick_admitted, pick_other};
@@ -93,6 +95,7 @@ const TRIES: usize = 8;
 /// A part this close to none or all is a rounding error.
 const ROUNDING: f64 = 1e-9;
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer> Balancer for Aperture<B> {
     fn name(&self) -> &'static str {
         "aperture"
@@ -100,6 +103,10 @@ impl<B: Balancer> Balancer for Aperture<B> {
 
     fn reads_load(&self) -> bool {
         self.inner.reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.inner.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

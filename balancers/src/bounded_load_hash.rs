@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll_discovery_api::{
-    Balancer, Endpoint, Endpoints, Error, Exclusion, PickContext, Picker, Result, Rng,
+    Balancer, Capabilities, Endpoint, Endpoints, Error, Exclusion, PickContext, Picker, Result, Rng,
 };
 
 use crate::eligible::weights;
@@ -120,6 +120,7 @@ impl<B: Default> Default for BoundedLoadHash<B> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: KeyedBalancer> Balancer for BoundedLoadHash<B> {
     fn name(&self) -> &'static str {
         "bounded_load_hash"
@@ -127,6 +128,10 @@ impl<B: KeyedBalancer> Balancer for BoundedLoadHash<B> {
 
     fn reads_load(&self) -> bool {
         self.keyed.reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.keyed.set_capabilities(capabilities);
     }
 
     /// # Errors

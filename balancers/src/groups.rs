@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Capabilities, Endpoint, Endpoints, PickContext, Picker, Result,
+};
 
 use crate::repick::chance;
 use crate::{hash, left};
@@ -14,19 +16,35 @@ use crate::{hash, left};
 pub(crate) struct Groups<K, F> {
     make: F,
     balancers: BTreeMap<K, Box<dyn Balancer>>,
+    capabilities: Option<Capabilities>,
 }
 
 impl<K: Ord, B: Balancer, F: FnMut() -> B> Groups<K, F> {
     pub(crate) const fn new(make: F) -> Self {
-        let balancers = BTreeMap::new();
-        Self { make, balancers }
+        Self {
+            make,
+            balancers: BTreeMap::new(),
+            capabilities: None,
+        }
+    }
+
+    /// Tells the balancers there are, and each that is made from now on.
+    pub(crate) fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.capabilities = Some(*capabilities);
+        let balancers = self.balancers.values_mut();
+        balancers.for_each(|balancer| balancer.set_capabilities(capabilities));
     }
 
     pub(crate) fn build(&mut self, group: K, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
-        let balancer = self.balancers.entry(group);
-        balancer
-            .or_insert_with(|| Box::new((self.make)()))
-            .build(endpoints)
+        let make = || {
+            let mut balancer = (self.make)();
+            if let Some(capabilities) = &self.capabilities {
+                balancer.set_capabilities(capabilities);
+            }
+            Box::new(balancer) as _
+        };
+        let balancer = self.balancers.entry(group).or_insert_with(make);
+        balancer.build(endpoints)
     }
 
     /// Forgets the groups that do not exist any more.

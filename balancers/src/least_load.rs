@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_discovery_api::{
-    Balancer, Capacity, Endpoint, Endpoints, Error, LoadReport, PickContext, Picker, Result, Rng,
-    Timestamp, Unreported,
+    Balancer, Capabilities, Capacity, Endpoint, Endpoints, Error, LoadReport, PickContext, Picker,
+    Result, Rng, Timestamp, Unreported,
 };
 
 use crate::contest::{self, Candidate, Contest};
@@ -32,29 +32,62 @@ use crate::sample::{self, MAX_CHOICES, Sampler};
 /// random, no endpoint gets more than `choices` times its share, however old the figures
 /// ([Mitzenmacher 2000, How useful is old information?](https://doi.org/10.1109/71.824633)).
 ///
-/// **Old reports** lose influence. The candidates of one pick are believed or not together, on
-/// account of the oldest report among them: surely up to the age `trust` (a server whose load
-/// stands still need not repeat it sooner), and then with a probability that halves every
-/// `half_life`. A pick that does not believe compares all requests that this client has under
-/// way, as [`LeastRequest`](crate::LeastRequest) does. It is a probability rather than a discount
-/// because a discounted report, however small, would still decide whenever all else is equal,
-/// which for a client of few requests is always.
+/// **Reports that outlive requests** are no witnesses of the present. Where requests last 5 ms and
+/// the report is of a second ago, every request that it counts has ended, and what this client has
+/// under way now is known exactly. So a report is read as a count of requests, of which after an
+/// age a there are e^(-a / l) left, l being the latency that this client measures there
+/// ([`Endpoint::latency`]): that is the probability with which a pick takes it so, for the
+/// candidate for which it is lowest. Else own requests decide, and of other clients' what is
+/// [usual](plimsoll_discovery_api::Others) there: the part by which that differs from the other
+/// candidates' by more than twice as much as it usually deviates. What lasts is thus told from what has come and
+/// gone: another client's standing load counts, a wave that all clients have made and answered since
+/// does not. Where no latency is measured, as with long connections, reports are taken as they are.
 ///
-/// *Pick*: O(`choices`): a random draw and a few loads for each, and no shared write but one after
+/// **Old reports** lose influence. The candidates of one pick are believed or not together, on
+/// account of the oldest report among them: surely for as long as the registry
+/// [vouches](Capabilities::vouches_for_load) for it (a server whose load stands need not repeat it
+/// sooner), and then with a probability that halves every `half_life`. A pick that does not believe
+/// compares all requests that this client has under way, as
+/// [`LeastRequest`](crate::LeastRequest) does. Both are probabilities rather than discounts because
+/// a discounted report, however small, would still decide whenever all else is equal, which for a
+/// client of few requests is always.
+///
+/// *Pick*: O(`choices`): a random draw and a few loads for each, and no shared write but some after
 /// each new report; the clock is read only if it could change the choice. *Rebuild*: O(n).
 ///
 /// *Use it* wherever servers publish their load, above all with many clients of which each has few
 /// requests under way: their own counts say little, the servers' say much. *Not* when the
 /// published figure is in a unit in which one request is far from 1: own requests would then drown,
-/// or drown out, the reports. And where requests are much shorter than the publish interval, a
-/// report says little of the present: an endpoint then swings between none and twice its share,
-/// and [`LeastRequest`](crate::LeastRequest) is calmer.
+/// or drown out, the reports.
+///
+/// Plimsoll's client tells it what the registry [can do](Balancer::set_capabilities), which sets
+/// `interval` and `trust`; without a client, [`for_registry`](Self::for_registry) does.
 #[derive(Clone, Debug)]
 pub struct LeastLoad {
     choices: usize,
-    interval: Duration,
-    trust: Duration,
+    interval: Setting,
+    trust: Setting,
     half_life: Duration,
+}
+
+/// A time that the registry knows, unless the user knows better.
+#[derive(Clone, Copy, Debug)]
+struct Setting {
+    of_registry: Duration,
+    by_user: Option<Duration>,
+}
+
+impl Setting {
+    const fn new(unless_told: Duration) -> Self {
+        Self {
+            of_registry: unless_told,
+            by_user: None,
+        }
+    }
+
+    fn get(self) -> Duration {
+        self.by_user.unwrap_or(self.of_registry)
+    }
 }
 
 /// Two: nearly all the gain, and the least herding on figures that all clients share.
@@ -63,22 +96,37 @@ const DEFAULT_CHOICES: usize = 2;
 /// The shortest time between two publications of a server over most registries.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The age at which servers repeat an unchanged load by default: a younger report is not old.
+/// The age at which servers repeat an unchanged load over most registries: a younger report is not
+/// old.
 const DEFAULT_TRUST: Duration = Duration::from_secs(60);
 
-/// After two and a half minutes of silence one pick in eight still believes.
+/// A minute and a half beyond its time, one pick in eight still believes a report.
 const DEFAULT_HALF_LIFE: Duration = Duration::from_secs(30);
 
+/// How many mean deviations of single reports chance is granted. Where reports vary at random, 2 are
+/// 1.6 standard deviations of one, and 4 of what is usual, which is smoothed over some seven.
+const DEVIATIONS: f64 = 2.0;
+
 impl LeastLoad {
-    /// With two choices, an interval of 2 s, trust of 60 s and a half-life of 30 s.
+    /// With two choices and a half-life of 30 s; interval and trust are the registry's, and where
+    /// nobody tells them 2 s and 60 s.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             choices: DEFAULT_CHOICES,
-            interval: DEFAULT_INTERVAL,
-            trust: DEFAULT_TRUST,
+            interval: Setting::new(DEFAULT_INTERVAL),
+            trust: Setting::new(DEFAULT_TRUST),
             half_life: DEFAULT_HALF_LIFE,
         }
+    }
+
+    /// The same for loads from a registry of these capabilities, for whoever builds pickers without
+    /// a client that tells.
+    #[must_use]
+    pub fn for_registry(capabilities: &Capabilities) -> Self {
+        let mut balancer = Self::new();
+        balancer.set_capabilities(capabilities);
+        balancer
     }
 
     /// With this many candidates in each pick: 2 to 8. Default: 2. More than there are endpoints
@@ -93,19 +141,20 @@ impl LeastLoad {
         Ok(self)
     }
 
-    /// With the shortest time between two publications of a server; any. Default: 2 s, as over
-    /// most registries; `Capabilities::load_interval` tells.
+    /// With the shortest time between two publications of a server; any. Default: the registry's
+    /// [`load_interval`](Capabilities::load_interval), or 2 s.
     #[must_use]
     pub const fn with_interval(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.interval.by_user = Some(interval);
         self
     }
 
-    /// With reports believed fully up to this age; any. Default: 60 s, at which servers repeat an
-    /// unchanged load by default. Set it to their maximum age of publication.
+    /// With reports believed fully up to this age; any. Default: for as long as the registry
+    /// [vouches](Capabilities::vouches_for_load) for them, or 60 s. With less, an unchanged load is
+    /// lost from sight before it is repeated.
     #[must_use]
     pub const fn with_trust(mut self, trust: Duration) -> Self {
-        self.trust = trust;
+        self.trust.by_user = Some(trust);
         self
     }
 
@@ -133,6 +182,11 @@ impl Balancer for LeastLoad {
         "least_load"
     }
 
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.interval.of_registry = capabilities.load_interval;
+        self.trust.of_registry = capabilities.vouches_for_load();
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let (endpoints, weights) = weighed(endpoints)?;
         let shares = shares(&endpoints, &weights);
@@ -140,7 +194,12 @@ impl Balancer for LeastLoad {
             sampler: Sampler::new(&shares),
             per_request: contest::per_request(&shares),
             endpoints,
-            policy: self.clone(),
+            policy: Policy {
+                choices: self.choices,
+                interval: self.interval.get(),
+                trust: self.trust.get(),
+                half_life: self.half_life,
+            },
         }))
     }
 }
@@ -168,7 +227,15 @@ struct LeastLoadPicker {
     endpoints: Endpoints,
     sampler: Sampler,
     per_request: Box<[f64]>,
-    policy: LeastLoad,
+    policy: Policy,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Policy {
+    choices: usize,
+    interval: Duration,
+    trust: Duration,
+    half_life: Duration,
 }
 
 impl Picker for LeastLoadPicker {
@@ -179,12 +246,75 @@ impl Picker for LeastLoadPicker {
         }
         let choices = self.policy.choices;
         let drawn = self.sampler.candidates(context, &self.endpoints, choices);
-        let winner = self.known(drawn.as_slice()).winner(&self.policy, context);
+        let winner = self.winner(drawn.as_slice(), context);
         self.endpoints.get(*drawn.as_slice().get(winner)?)
     }
 }
 
 impl LeastLoadPicker {
+    /// The place of the winner. The clock is not read where reports and own requests agree.
+    #[inline]
+    fn winner(&self, drawn: &[usize], context: &mut PickContext<'_>) -> usize {
+        let known = self.known(drawn);
+        let own = known.contest(|view| f64::from(view.own));
+        let Some(oldest) = known.oldest else {
+            return own;
+        };
+        let last = known.by_reports(|_| false);
+        if last == own && last == known.by_reports(|_| true) {
+            return last;
+        }
+        let now = context.now();
+        if !self.policy.believes(now.since(oldest), context.rng()) {
+            return own;
+        }
+        if self.are_outlived(drawn, &known, now, context.rng()) {
+            return self.by_what_is_usual(drawn, &known, now);
+        }
+        known.by_reports(|report| now.since(report.received) < self.policy.interval)
+    }
+
+    /// Draws whether a pick takes the requests that reports count for ended.
+    #[inline]
+    fn are_outlived(&self, drawn: &[usize], known: &Known, now: Timestamp, rng: &mut Rng) -> bool {
+        let mut lives = 0.0_f64;
+        for (view, &index) in known.views.iter().zip(drawn) {
+            if let (Some(report), Some(latency)) = (view.report, self.endpoints[index].latency()) {
+                let age = now.since(report.received);
+                lives = lives.max(age.as_secs_f64() / latency.as_secs_f64());
+            }
+        }
+        lives > 0.0 && rng.next_f64() >= (-lives).exp()
+    }
+
+    /// The winner by own requests, and by what others usually have there, so far as that stands out
+    /// of the common.
+    fn by_what_is_usual(&self, drawn: &[usize], known: &Known, now: Timestamp) -> usize {
+        let mut fullness = [None; MAX_CHOICES];
+        let (mut sum, mut count, mut deviation) = (0.0, 0.0, 0.0);
+        for ((place, view), &index) in fullness.iter_mut().zip(&known.views).zip(drawn) {
+            if let Some(others) = self.endpoints[index].others(now) {
+                let usual = others.usual.max(0.0) * view.per_request;
+                *place = Some(usual);
+                sum += usual;
+                count += 1.0;
+                deviation = f64::max(deviation, others.deviation * view.per_request);
+            }
+        }
+        let mean = sum / f64::max(count, 1.0);
+        let mut contest = Contest::new();
+        for (view, fullness) in known.views[..known.len].iter().zip(fullness) {
+            // One of which nothing is known is taken to be as the others.
+            let off = fullness.map_or(0.0, |fullness| fullness - mean);
+            let lasting = (off.abs() - DEVIATIONS * deviation).max(0.0).copysign(off);
+            contest.enter(Candidate {
+                load: f64::from(view.own) + (mean + lasting) / view.per_request,
+                per_request: view.per_request,
+            });
+        }
+        contest.winner()
+    }
+
     #[inline]
     fn known(&self, drawn: &[usize]) -> Known {
         let mut known = Known {
@@ -237,24 +367,6 @@ struct View {
 }
 
 impl Known {
-    /// The place of the winner. The clock is not read where every way of looking agrees.
-    #[inline]
-    fn winner(&self, policy: &LeastLoad, context: &mut PickContext<'_>) -> usize {
-        let own = self.contest(|view| f64::from(view.own));
-        let Some(oldest) = self.oldest else {
-            return own;
-        };
-        let last = self.by_reports(|_| false);
-        if last == own && last == self.by_reports(|_| true) {
-            return last;
-        }
-        let now = context.now();
-        if !policy.believes(now.since(oldest), context.rng()) {
-            return own;
-        }
-        self.by_reports(|report| now.since(report.received) < policy.interval)
-    }
-
     /// The winner by what servers published, taking the report before where `is_young` says so,
     /// and what has begun since.
     #[inline]
@@ -284,7 +396,7 @@ impl Known {
     }
 }
 
-impl LeastLoad {
+impl Policy {
     /// Draws whether a pick believes reports of which the oldest is so old.
     #[inline]
     fn believes(&self, age: Duration, rng: &mut Rng) -> bool {

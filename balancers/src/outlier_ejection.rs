@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_discovery_api::{
-    Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
+    Balancer, Capabilities, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
 };
 
 use crate::eligible::eligible;
@@ -151,6 +151,7 @@ impl<B: Balancer> OutlierEjection<B> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer> Balancer for OutlierEjection<B> {
     fn name(&self) -> &'static str {
         "outlier_ejection"
@@ -158,6 +159,10 @@ impl<B: Balancer> Balancer for OutlierEjection<B> {
 
     fn reads_load(&self) -> bool {
         self.inner.reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.inner.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

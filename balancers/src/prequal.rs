@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll_discovery_api::{
-    Balancer, Endpoint, Endpoints, PickContext, Picker, Result, Rng, Timestamp,
+    Balancer, Capabilities, Endpoint, Endpoints, PickContext, Picker, Result, Rng, Timestamp,
 };
 
 use crate::contest::{self, Candidate, Contest};
@@ -29,7 +29,8 @@ use quantile::Quantile;
 /// takes. It comes from the server's responses, if the client passes it on
 /// ([`Endpoint::report_queue`]), or else from the registry: the load the server publishes, with the
 /// latency that this client measures itself. The newer one counts: one in a response for 5 s, one
-/// in the registry for 60 s, as a load that does not change is not published again at once.
+/// in the registry for as long as the registry vouches for it, as a load that does not change is not
+/// published again at once.
 ///
 /// # What is as in the paper
 /// The pool of 16; the rule above, with a queue being hot beyond the quantile 2^-0.25, or 84 %, of
@@ -73,6 +74,8 @@ struct Limits {
     /// Those in responses.
     reported: Duration,
     published: Duration,
+    /// Whether the registry has no say in that.
+    published_is_set: bool,
 }
 
 /// Half-way between latency alone (1) and queue alone (0) in the paper's sense: 2^-0.25.
@@ -94,6 +97,7 @@ impl Prequal {
             limits: Limits {
                 reported: DEFAULT_AGE_LIMIT,
                 published: DEFAULT_PUBLISHED_AGE_LIMIT,
+                published_is_set: false,
             },
             seen: Arc::new(Quantile::new(DEFAULT_QUANTILE)),
         }
@@ -121,13 +125,15 @@ impl Prequal {
         Ok(self)
     }
 
-    /// For how long a load in the registry counts: above zero. Default: 60 s, as servers publish
-    /// changes sooner, but repeat a load that does not change only then.
+    /// For how long a load in the registry counts: above zero. Default: for as long as the registry
+    /// [vouches](Capabilities::vouches_for_load) for it, and where it has not told, 60 s: servers
+    /// publish changes sooner, but repeat a load that does not change only then.
     ///
     /// # Errors
     /// [`InvalidArgument`](plimsoll_discovery_api::ErrorKind::InvalidArgument) for zero.
     pub fn with_published_age_limit(mut self, age_limit: Duration) -> Result<Self> {
         self.limits.published = parameter::span("published_age_limit", age_limit)?;
+        self.limits.published_is_set = true;
         Ok(self)
     }
 }
@@ -141,6 +147,12 @@ impl Default for Prequal {
 impl Balancer for Prequal {
     fn name(&self) -> &'static str {
         "prequal"
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        if !self.limits.published_is_set {
+            self.limits.published = capabilities.vouches_for_load();
+        }
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, Instance, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Capabilities, Endpoint, Endpoints, Error, Instance, Picker, Result,
+};
 
 use crate::eligible::{eligible, is_well};
 use crate::groups::{Groups, Split};
@@ -129,9 +131,19 @@ struct Level {
     usable: usize,
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer, F: FnMut() -> B + Send + 'static> Balancer for PriorityFailover<F> {
     fn name(&self) -> &'static str {
         "priority_failover"
+    }
+
+    /// The balancers are made later: they may.
+    fn reads_load(&self) -> bool {
+        true
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.groups.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

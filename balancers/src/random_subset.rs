@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoints, Picker, Result, Rng};
+use plimsoll_discovery_api::{Balancer, Capabilities, Endpoints, Picker, Result, Rng};
 
 use crate::eligible::{eligible, is_well};
 use crate::{hash, parameter};
@@ -88,6 +88,7 @@ impl<B: Balancer> RandomSubset<B> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer> Balancer for RandomSubset<B> {
     fn name(&self) -> &'static str {
         "random_subset"
@@ -95,6 +96,10 @@ impl<B: Balancer> Balancer for RandomSubset<B> {
 
     fn reads_load(&self) -> bool {
         self.inner.reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.inner.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

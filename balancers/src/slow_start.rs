@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll_discovery_api::{
-    Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
+    Balancer, Capabilities, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
 };
 
 use crate::eligible::eligible;
@@ -104,6 +104,7 @@ impl<B: Balancer> SlowStart<B> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer> Balancer for SlowStart<B> {
     fn name(&self) -> &'static str {
         "slow_start"
@@ -111,6 +112,10 @@ impl<B: Balancer> Balancer for SlowStart<B> {
 
     fn reads_load(&self) -> bool {
         self.inner.reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.inner.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Capabilities, Endpoint, Endpoints, Error, PickContext, Picker, Result,
+};
 
 use crate::eligible::{eligible, is_well};
 use crate::hash;
@@ -79,6 +81,7 @@ impl<B: Balancer> Sticky<B> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer> Balancer for Sticky<B> {
     fn name(&self) -> &'static str {
         "sticky"
@@ -86,6 +89,10 @@ impl<B: Balancer> Balancer for Sticky<B> {
 
     fn reads_load(&self) -> bool {
         self.inner.reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.inner.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

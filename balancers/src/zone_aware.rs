@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, Picker, Result, Zone};
+use plimsoll_discovery_api::{
+    Balancer, Capabilities, Endpoint, Endpoints, Error, Picker, Result, Zone,
+};
 
 use crate::eligible::{eligible, weights};
 use crate::groups::{Groups, Split};
@@ -138,9 +140,19 @@ impl<B: Balancer, F: FnMut() -> B + Send + 'static> ZoneAware<F> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer, F: FnMut() -> B + Send + 'static> Balancer for ZoneAware<F> {
     fn name(&self) -> &'static str {
         "zone_aware"
+    }
+
+    /// The balancers are made later: they may.
+    fn reads_load(&self) -> bool {
+        true
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        self.groups.set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Clock, Endpoint, Exclusion, Result, Rng, Timestamp};
+use crate::{Capabilities, Clock, Endpoint, Exclusion, Result, Rng, Timestamp};
 
 /// The endpoints that may be picked: sorted by id, each id once. Cheap to clone.
 pub type Endpoints = Arc<[Arc<Endpoint>]>;
@@ -23,6 +23,15 @@ pub trait Balancer: fmt::Debug + Send + 'static {
         true
     }
 
+    /// Hears what the registry can do that the endpoints come from, such as how old a load may be
+    /// and still be true. Whoever builds pickers says so before the first one, as plimsoll's client
+    /// does; what a user has set by hand stands. Default: of no interest.
+    ///
+    /// A balancer that goes round others passes it on to each, also to those that it makes later.
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        let _of_no_interest = capabilities;
+    }
+
     /// Builds the picker for `endpoints`, which may be empty.
     ///
     /// Called again when membership, weights or health change; not when load does, which is read
@@ -33,6 +42,7 @@ pub trait Balancer: fmt::Debug + Send + 'static {
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>>;
 }
 
+#[deny(clippy::missing_trait_methods)]
 impl<B: Balancer + ?Sized> Balancer for Box<B> {
     fn name(&self) -> &'static str {
         (**self).name()
@@ -40,6 +50,10 @@ impl<B: Balancer + ?Sized> Balancer for Box<B> {
 
     fn reads_load(&self) -> bool {
         (**self).reads_load()
+    }
+
+    fn set_capabilities(&mut self, capabilities: &Capabilities) {
+        (**self).set_capabilities(capabilities);
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -46,4 +46,13 @@ impl Capabilities {
             pushes_changes: true,
         }
     }
+
+    /// How old a published load may be, as its readers see it, and still be what its server would
+    /// say: the time after which even an unchanged one is [repeated](Self::load_max_age), and that
+    /// in which the repetition [arrives](Self::propagation). An older one is of a server, or from
+    /// a registry, that is out of reach.
+    #[must_use]
+    pub const fn vouches_for_load(&self) -> Duration {
+        self.load_max_age.saturating_add(self.propagation)
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod ejection;
+mod others;
 mod peak;
 mod pick;
 mod reports;
@@ -24,6 +25,7 @@ mod tenure;
 #[cfg(test)]
 mod tests;
 
+pub use self::others::Others;
 pub use self::pick::Pick;
 pub use self::reports::{Queue, Utilization};
 
@@ -98,6 +100,7 @@ pub struct Endpoint {
     own_at_report: AtomicU32,
     /// The same for the report before.
     own_at_report_before: AtomicU32,
+    others: others::Record,
     ejection: Ejection,
     tenure: Tenure,
     reports: Reports,
@@ -118,6 +121,7 @@ impl Endpoint {
             seen_report: AtomicU64::new(0),
             own_at_report: AtomicU32::new(0),
             own_at_report_before: AtomicU32::new(0),
+            others: others::Record::default(),
             ejection: Ejection::default(),
             tenure: Tenure::default(),
             reports: Reports::default(),
@@ -212,6 +216,9 @@ impl Endpoint {
             } else {
                 self.own_at_report.load(Ordering::Relaxed)
             };
+            let last = seen.checked_sub(1).map(Timestamp::from_nanos);
+            let held = last.map(|last| report.received.since(last));
+            self.others.take(report.load as f64 - f64::from(own), held);
             self.own_at_report_before.store(before, Ordering::Relaxed);
             self.own_at_report.store(own, Ordering::Relaxed);
             self.seen_report.store(stamp, Ordering::Relaxed);

@@ -48,11 +48,10 @@ pub struct ClientBuilder {
 impl ClientBuilder {
     pub(super) fn new(registry: Arc<dyn Registry>, service: &str) -> Self {
         let fail_open_below = FAIL_OPEN_BELOW;
-        let interval = registry.capabilities().load_interval;
         Self {
             registry,
             service: ServiceName::new(service),
-            balancer: Box::new(LeastLoad::new().with_interval(interval)),
+            balancer: Box::new(LeastLoad::new()),
             follows_load: false,
             health: None,
             eligibility: Eligibility {
@@ -66,8 +65,11 @@ impl ClientBuilder {
         }
     }
 
-    /// How to choose. Default: [`LeastLoad`], which uses the load that servers publish, at the
-    /// registry's [`load_interval`](crate::Capabilities::load_interval).
+    /// How to choose. Default: [`LeastLoad`], which uses the load that servers publish.
+    ///
+    /// [`build`](Self::build) tells the balancer what the registry
+    /// [can do](Balancer::set_capabilities): how often loads are published and for how long they
+    /// hold.
     pub fn with_balancer(mut self, balancer: impl Balancer) -> Self {
         self.balancer = Box::new(balancer);
         self
@@ -154,8 +156,10 @@ impl ClientBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn build(self) -> Result<Client> {
+    pub async fn build(mut self) -> Result<Client> {
         self.check()?;
+        let capabilities = self.registry.capabilities();
+        self.balancer.set_capabilities(&capabilities);
         let service = self.service?;
         let watch = if self.balancer.reads_load() || self.follows_load {
             self.registry.watch(&service).await?

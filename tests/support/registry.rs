@@ -28,6 +28,7 @@ struct Inner {
     log: Mutex<Vec<String>>,
     /// Whether deregistering is never confirmed.
     hangs: AtomicBool,
+    capabilities: Mutex<Capabilities>,
 }
 
 impl ScriptedRegistry {
@@ -39,6 +40,7 @@ impl ScriptedRegistry {
             counter: AtomicU64::new(0),
             log: Mutex::default(),
             hangs: AtomicBool::new(false),
+            capabilities: Mutex::new(Capabilities::new("scripted")),
         }))
     }
 
@@ -61,6 +63,11 @@ impl ScriptedRegistry {
     /// Says that nothing has been heard of the registry for a while.
     pub(crate) fn publish_stale(&self, members: &[Member], freshness: Freshness) {
         self.0.publish(members.iter().cloned(), freshness);
+    }
+
+    /// Has these capabilities for whoever asks from now on.
+    pub(crate) fn set_capabilities(&self, capabilities: Capabilities) {
+        *self.0.capabilities.lock().unwrap() = capabilities;
     }
 
     /// Stops for good.
@@ -130,7 +137,7 @@ fn service() -> ServiceName {
 #[async_trait]
 impl Registry for ScriptedRegistry {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("scripted")
+        *self.0.capabilities.lock().unwrap()
     }
 
     async fn register(&self, instance: Instance) -> Result<Registration> {

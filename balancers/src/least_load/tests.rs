@@ -1,4 +1,5 @@
 mod herd;
+mod witnesses;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
