@@ -34,7 +34,7 @@
 //! stale`) is one line, at `WARN` for the worse and `INFO` for the better, with `service`, `id`, what it
 //! `was`, how long that `lasted`, how many `failures` there were meanwhile, and the `cause`. Failures
 //! that change nothing (`registration fails; trying again`) are told of once a minute for each cause,
-//! with their number.
+//! with their number. That a runtime ends is the program's own doing, and no line.
 //!
 //! # Beside axum and tonic
 //!

@@ -15,13 +15,15 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use plimsoll_backend_zk::ZkRegistry;
-use plimsoll_discovery_api::{Instance, RegistrationState, Registry, Snapshot};
+use plimsoll_discovery_api::{Instance, RegistrationState, Registry, Snapshot, Weight};
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, state};
 use plimsoll_test_servers::zk::available;
 use plimsoll_test_servers::{Mode, Process, WallClock};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use zookeeper_client::Stat;
 
@@ -45,7 +47,7 @@ const PATIENT_SESSION: Duration = Duration::from_secs(12);
 
 /// What is alive in each of so many runtimes as it ends.
 const ALIVE: usize = 300;
-const ENDINGS: usize = 6;
+const ENDINGS: usize = 10;
 
 fn registry() -> ZkRegistry {
     let address = variable(ADDRESS).parse();
@@ -81,7 +83,7 @@ async fn provider_process() {
     }
 }
 
-/// The same, for one whose runtimes end with much that is alive in them.
+/// The same, for one whose runtimes end with much that is alive and busy in them.
 #[test]
 #[ignore = "a process of the other tests"]
 fn ending_process() {
@@ -94,23 +96,32 @@ fn ending_process() {
         let registry = registry();
         let alive = runtime.block_on(async {
             let mut registrations = Vec::new();
-            let mut watches = Vec::new();
             for index in 0..ALIVE {
                 let instance = Instance::builder("orders", "10.0.0.9", 9090);
-                let instance = instance
-                    .with_id(format!("{round}-{index}"))
-                    .build()
-                    .unwrap();
-                registrations.push(registry.register(instance).await.unwrap());
-                let service = format!("s{index}").parse().unwrap();
-                watches.push(registry.watch(&service).await.unwrap());
+                let instance = instance.with_id(format!("{round}-{index}"));
+                registrations.push(registry.register(instance.build().unwrap()).await.unwrap());
             }
             for registration in &registrations {
                 let is_live = RegistrationState::is_live;
                 registration.states().wait_for(is_live).await.unwrap();
             }
-            (registrations, watches)
+            Arc::new(registrations)
         });
+        for _ in 0..2 {
+            let alive = Arc::clone(&alive);
+            // Wakes all that is alive, from within: those are still run as others are dropped.
+            runtime.spawn(async move {
+                for weight in (1..=100).cycle() {
+                    for registration in &*alive {
+                        let instance = Instance::clone(&registration.instance());
+                        let heavier = instance.with_weight(Weight::new(weight).unwrap());
+                        let _refused_once_it_has_ended = registration.update(heavier);
+                    }
+                    yield_now().await;
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(50));
         drop(runtime);
         println!("ended: {ALIVE}");
         drop((alive, registry));
@@ -129,7 +140,7 @@ async fn consumer_process() {
         if let Ok(snapshot) = timeout(Duration::from_millis(20), watch.next()).await {
             println!("view: {}", view(&snapshot.unwrap()));
         }
-        let of_a = |s: std::sync::Arc<Snapshot>| s.get("a").and_then(|m| m.load().get());
+        let of_a = |s: Arc<Snapshot>| s.get("a").and_then(|m| m.load().get());
         let latest = watch.latest().and_then(of_a);
         if latest != load {
             load = latest;

@@ -244,6 +244,7 @@ impl<D: Driver> Drop for Actor<D> {
             return;
         }
         let parts = &self.parts;
+        // No line on the log: a program that ends would say one for each.
         parts.state.send_if_modified(|state| {
             let is_final = matches!(state, RegistrationState::Deregistered);
             if !is_final {
