@@ -134,7 +134,9 @@ impl ServerBuilder {
     }
 
     /// Its name within the service. Default: random, so that a restarted process never meets the
-    /// remains of the former one.
+    /// remains of the former one. With a name that stays, as those of a `StatefulSet` do, it is in the
+    /// registry once what the former one has left has run out
+    /// ([`Capabilities::id_release`](crate::Capabilities::id_release)).
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.description.id = Some(id.into());
         self
@@ -194,7 +196,8 @@ impl ServerBuilder {
     /// task of its own, in the present tokio runtime.
     ///
     /// The registry need not be up: that delays when clients see the server, not the server.
-    /// [`Registration::ready`](crate::Registration::ready) waits for it. An accept that fails, say
+    /// [`Registration::ready`](crate::Registration::ready) waits for it, and for an id that a former
+    /// life has left to be free. An accept that fails, say
     /// for want of file descriptors, is logged and tried again at a slowing pace, for ever.
     ///
     /// # Cancel safety
