@@ -64,12 +64,13 @@ mod task;
 pub use plimsoll_balancers as balancers;
 #[doc(inline)]
 pub use plimsoll_discovery_api::{
-    Balancer, Capabilities, Capacity, Clock, Endpoint, Endpoints, Error, ErrorKind, Exclusion,
-    Freshness, Health, HealthChecker, Host, Incarnation, Instance, InstanceBuilder, InstanceId,
-    LoadGuard, LoadHandle, LoadReport, LoadUpdater, ManualClock, Member, Metadata, Others, Outcome,
-    Pick, PickContext, Picker, PublishedLoad, Queue, Registration, RegistrationState,
-    RegistrationStates, Registry, Result, Revision, Rng, ServiceName, Snapshot, Standing, Status,
-    SystemClock, Timestamp, Unreported, Utilization, Version, Watch, Weight, Zone,
+    Admission, Balancer, Capabilities, Capacity, Clock, Endpoint, Endpoints, Error, ErrorKind,
+    Exclusion, Freshness, Health, HealthChecker, Host, Incarnation, Instance, InstanceBuilder,
+    InstanceId, LoadGuard, LoadHandle, LoadReport, LoadUpdater, ManualClock, Member, Metadata,
+    Others, Outcome, Pick, PickContext, Picker, PublishedLoad, Queue, Registration,
+    RegistrationState, RegistrationStates, Registry, Result, Revision, Rng, ServiceName, Snapshot,
+    Standing, Status, SystemClock, Timestamp, Unreported, Utilization, Version, Watch, Weight,
+    Zone,
 };
 
 pub use first_answer::first_answer;
@@ -89,8 +90,8 @@ pub use plimsoll_backend_memory as memory;
 pub use plimsoll_backend_zk as zk;
 
 pub use client::{
-    Attempt, AttemptExt, CallError, Client, ClientBuilder, ClientStats, Connection, LocalClient,
-    NoEndpoint, NoEndpointReason, PickRequest, View,
+    Attempt, AttemptExt, CallError, Client, ClientBuilder, ClientStats, Connection, FailureAccrual,
+    LocalClient, NoEndpoint, NoEndpointReason, PickRequest, RetryBudget, TimedPick, View,
 };
 pub use health::{Constant, HealthCheck, TcpConnect};
 pub use server::{BindAddress, DrainReport, DrainSignal, Incoming, Server, ServerBuilder};

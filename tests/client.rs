@@ -7,6 +7,8 @@ mod support;
 mod call;
 #[path = "client/connect.rs"]
 mod connect;
+#[path = "client/failure_accrual.rs"]
+mod failure_accrual;
 #[path = "client/hot_path.rs"]
 mod hot_path;
 #[path = "client/lifetime.rs"]
@@ -16,8 +18,12 @@ mod lifetime;
 mod published_load;
 #[path = "client/refusal.rs"]
 mod refusal;
+#[path = "client/retries.rs"]
+mod retries;
 #[path = "client/second_choice.rs"]
 mod second_choice;
+#[path = "client/time_limits.rs"]
+mod time_limits;
 #[path = "client/trust.rs"]
 mod trust;
 #[path = "client/view.rs"]

@@ -109,6 +109,10 @@ impl<B: Balancer> Balancer for Aperture<B> {
         self.inner.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.inner.ejects()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let parts = self.parts(&endpoints);

@@ -134,6 +134,10 @@ impl<B: KeyedBalancer> Balancer for BoundedLoadHash<B> {
         self.keyed.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.keyed.ejects()
+    }
+
     /// # Errors
     /// As the algorithm it goes round.
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -47,6 +47,10 @@ impl<K: Ord, B: Balancer, F: FnMut() -> B> Groups<K, F> {
         balancer.build(endpoints)
     }
 
+    pub(crate) fn eject(&self) -> bool {
+        self.balancers.values().any(|balancer| balancer.ejects())
+    }
+
     /// Forgets the groups that do not exist any more.
     pub(crate) fn retain(&mut self, exists: impl Fn(&K) -> bool) {
         self.balancers.retain(|group, _| exists(group));

@@ -30,6 +30,7 @@ mod round_robin;
 mod sample;
 mod slow_start;
 mod sticky;
+mod success_rates;
 #[cfg(test)]
 mod testing;
 mod turn;
@@ -57,6 +58,7 @@ pub use ring_hash::{RingHash, RingHashPicker, ketama_key};
 pub use round_robin::RoundRobin;
 pub use slow_start::SlowStart;
 pub use sticky::Sticky;
+pub use success_rates::SuccessRates;
 pub use weighted_random::WeightedRandom;
 pub use weighted_response_time::WeightedResponseTime;
 pub use weighted_round_robin::WeightedRoundRobin;

@@ -7,6 +7,7 @@ use plimsoll_discovery_api::{
     Balancer, Capabilities, Endpoint, Endpoints, Error, PickContext, Picker, Result, Timestamp,
 };
 
+use crate::SuccessRates;
 use crate::eligible::eligible;
 use crate::parameter;
 use crate::repick::pick_other;
@@ -93,16 +94,7 @@ impl<B: Balancer> OutlierEjection<B> {
         min_endpoints: usize,
         min_requests: u64,
     ) -> Result<Self> {
-        if !(deviations > 0.0 && deviations <= 10.0) {
-            let why = "is not above 0 and up to 10";
-            return Err(Error::invalid("deviations", deviations, why));
-        }
-        if min_requests == 0 {
-            return Err(Error::invalid("min_requests", 0, "is zero"));
-        }
-        self.rules.deviations = deviations;
-        self.rules.min_endpoints = parameter::at_least("min_endpoints", min_endpoints, 2)?;
-        self.rules.min_requests = min_requests;
+        self.rules.success_rates = SuccessRates::new(deviations, min_endpoints, min_requests)?;
         Ok(self)
     }
 
@@ -163,6 +155,10 @@ impl<B: Balancer> Balancer for OutlierEjection<B> {
 
     fn set_capabilities(&mut self, capabilities: &Capabilities) {
         self.inner.set_capabilities(capabilities);
+    }
+
+    fn ejects(&self) -> bool {
+        true
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -146,6 +146,10 @@ impl<B: Balancer, F: FnMut() -> B + Send + 'static> Balancer for PriorityFailove
         self.groups.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.groups.eject()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let mut levels = BTreeMap::<u32, Level>::new();
         for endpoint in eligible(endpoints)?.iter() {

@@ -102,6 +102,10 @@ impl<B: Balancer> Balancer for RandomSubset<B> {
         self.inner.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.inner.ejects()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let chosen = self.choose(&eligible(endpoints)?);
         self.inner.build(&chosen)

@@ -118,6 +118,10 @@ impl<B: Balancer> Balancer for SlowStart<B> {
         self.inner.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.inner.ejects()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         if !self.began {
             endpoints.iter().for_each(|e| e.mark_joined(None));

@@ -95,6 +95,10 @@ impl<B: Balancer> Balancer for Sticky<B> {
         self.inner.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.inner.ejects()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let inner = self.inner.build(&endpoints)?;

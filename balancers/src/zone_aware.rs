@@ -155,6 +155,10 @@ impl<B: Balancer, F: FnMut() -> B + Send + 'static> Balancer for ZoneAware<F> {
         self.groups.set_capabilities(capabilities);
     }
 
+    fn ejects(&self) -> bool {
+        self.groups.eject()
+    }
+
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {
         let endpoints = eligible(endpoints)?;
         let mut zones = BTreeMap::<Option<Zone>, Vec<Arc<Endpoint>>>::new();

@@ -32,6 +32,12 @@ pub trait Balancer: fmt::Debug + Send + 'static {
         let _of_no_interest = capabilities;
     }
 
+    /// Whether it leaves out by itself what fails. If so, a client leaves that to it. Asked after
+    /// each build. Default: it does not.
+    fn ejects(&self) -> bool {
+        false
+    }
+
     /// Builds the picker for `endpoints`, which may be empty.
     ///
     /// Called again when membership, weights or health change; not when load does, which is read
@@ -54,6 +60,10 @@ impl<B: Balancer + ?Sized> Balancer for Box<B> {
 
     fn set_capabilities(&mut self, capabilities: &Capabilities) {
         (**self).set_capabilities(capabilities);
+    }
+
+    fn ejects(&self) -> bool {
+        (**self).ejects()
     }
 
     fn build(&mut self, endpoints: &Endpoints) -> Result<Box<dyn Picker>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use self::accrual::{Accrual, Streak};
 use self::ejection::Ejection;
 use self::peak::Peak;
 use self::reports::Reports;
@@ -16,6 +17,7 @@ use crate::{
     Weight,
 };
 
+mod accrual;
 mod ejection;
 mod others;
 mod peak;
@@ -25,6 +27,7 @@ mod tenure;
 #[cfg(test)]
 mod tests;
 
+pub use self::accrual::{Admission, FailureAlarm};
 pub use self::others::Others;
 pub use self::pick::Pick;
 pub use self::reports::{Queue, Utilization};
@@ -48,9 +51,15 @@ pub enum Health {
 pub enum Outcome {
     /// The endpoint served it.
     Success,
-    /// The endpoint, or the way to it, failed.
+    /// The endpoint failed it.
     Failure,
-    /// The client lost interest: neither for nor against the endpoint.
+    /// No connection could be made: refused, reset or not in time. Nothing was done there. Counts
+    /// among the failures.
+    Unreachable,
+    /// There was no answer within the time that the client had set. Counts among the failures.
+    TimedOut,
+    /// The client lost interest. Where it is known how long the client had waited, that is the
+    /// least that the endpoint would have taken.
     Cancelled,
 }
 
@@ -73,7 +82,9 @@ struct Hot {
     /// Requests in flight are those that have started and not ended in any of the three ways
     /// below: a pick and its end are one write each.
     started: AtomicU64,
-    consecutive_failures: AtomicU32,
+    streak: Streak,
+    /// In nanoseconds of a [`Timestamp`], plus one; 0 before the first.
+    answered_at: AtomicU64,
     successes: AtomicU64,
     failures: AtomicU64,
     cancelled: AtomicU64,
@@ -100,6 +111,7 @@ pub struct Endpoint {
     own_at_report: AtomicU32,
     /// The same for the report before.
     own_at_report_before: AtomicU32,
+    accrual: Accrual,
     others: others::Record,
     ejection: Ejection,
     tenure: Tenure,
@@ -121,6 +133,7 @@ impl Endpoint {
             seen_report: AtomicU64::new(0),
             own_at_report: AtomicU32::new(0),
             own_at_report_before: AtomicU32::new(0),
+            accrual: Accrual::default(),
             others: others::Record::default(),
             ejection: Ejection::default(),
             tenure: Tenure::default(),
@@ -259,7 +272,7 @@ impl Endpoint {
         self.hot.successes.load(Ordering::Relaxed)
     }
 
-    /// How many of this client's requests ended in failure.
+    /// How many of this client's requests ended in failure, of whatever kind.
     #[inline]
     #[must_use]
     pub fn failures(&self) -> u64 {
@@ -273,11 +286,11 @@ impl Endpoint {
         self.hot.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Failures since the last success, or since it was last [readmitted](Self::readmit).
+    /// Failures of whatever kind since the last success, or since it was last [readmitted](Self::readmit).
     #[inline]
     #[must_use]
     pub fn consecutive_failures(&self) -> u32 {
-        self.hot.consecutive_failures.load(Ordering::Relaxed)
+        self.hot.streak.failures()
     }
 
     /// What active checks found.
@@ -313,19 +326,17 @@ impl Endpoint {
     }
 
     #[inline]
-    fn end(&self, outcome: Outcome, latency: Option<Duration>) {
+    fn end(&self, outcome: Outcome, trial: bool, latency: Option<Duration>) {
         match outcome {
             Outcome::Success => {
                 self.hot.successes.fetch_add(1, Ordering::Relaxed);
-                if self.consecutive_failures() != 0 {
-                    self.hot.consecutive_failures.store(0, Ordering::Relaxed);
+                if trial || !self.hot.streak.is_none() {
+                    self.recover(trial);
                 }
             }
-            Outcome::Failure => {
+            Outcome::Failure | Outcome::Unreachable | Outcome::TimedOut => {
                 self.hot.failures.fetch_add(1, Ordering::Relaxed);
-                self.hot
-                    .consecutive_failures
-                    .fetch_add(1, Ordering::Relaxed);
+                self.accrue(outcome, trial);
             }
             Outcome::Cancelled => {
                 self.hot.cancelled.fetch_add(1, Ordering::Relaxed);
@@ -333,6 +344,15 @@ impl Endpoint {
         }
         if let Some(latency) = latency {
             self.smooth(latency);
+        }
+    }
+
+    /// Takes in for how long a request without an answer was waited for: a lower bound, which says
+    /// nothing where nothing is known.
+    #[cold]
+    fn bound_latency(&self, waited: Duration) {
+        if self.latency().is_some_and(|mean| mean < waited) {
+            self.smooth(waited);
         }
     }
 
@@ -362,6 +382,7 @@ impl fmt::Debug for Endpoint {
             .field("published_load", &self.load.get())
             .field("in_flight", &self.in_flight())
             .field("health", &self.health())
+            .field("admission", &self.admission())
             .field("suspect", &self.is_suspect())
             .finish_non_exhaustive()
     }

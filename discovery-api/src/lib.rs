@@ -27,7 +27,10 @@ mod weight;
 pub use balancer::{Balancer, Endpoints, PickContext, Picker};
 pub use capabilities::Capabilities;
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use endpoint::{Endpoint, Health, Others, Outcome, Pick, Queue, Unreported, Utilization};
+pub use endpoint::{
+    Admission, Endpoint, FailureAlarm, Health, Others, Outcome, Pick, Queue, Unreported,
+    Utilization,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use exclusion::Exclusion;
 pub use health::HealthChecker;

@@ -11,24 +11,21 @@ use plimsoll_discovery_api::{
 };
 use tokio::sync::{Notify, watch};
 
+use super::accrual::{Accrual, FailureAccrual};
+use super::budget::{Balance, RetryBudget};
 use super::eligible::Eligibility;
+use super::limits::Limits;
 use super::random::Randomness;
 use super::shared::Shared;
 use super::stats::Counters;
 use super::updater::{HealthLink, Updater};
-use super::{Client, Limits, Tasks, View};
+use super::{Client, Tasks, View};
 use crate::health::{HealthCheck, Monitor};
 use crate::invalid::invalid_config;
 use crate::task::OwnedTask;
 
 /// With fewer than half of the endpoints usable, the rest would carry more than twice their load.
 const FAIL_OPEN_BELOW: f64 = 0.5;
-/// Two failures in a row on different endpoints are rarely the endpoints' fault.
-const MAX_ATTEMPTS: u32 = 3;
-/// Room for one lost SYN and its retransmission after 1 s
-/// ([RFC 6298 section 2](https://www.rfc-editor.org/rfc/rfc6298#section-2)).
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Collects what a [`Client`] is to do; everything is checked in [`build`](Self::build).
 #[derive(Debug)]
 #[must_use]
@@ -39,8 +36,9 @@ pub struct ClientBuilder {
     follows_load: bool,
     health: Option<HealthCheck>,
     eligibility: Eligibility,
-    max_attempts: u32,
-    connect_timeout: Duration,
+    limits: Limits,
+    budget: Option<RetryBudget>,
+    accrual: Option<FailureAccrual>,
     seed: Option<u64>,
     clock: Arc<dyn Clock>,
 }
@@ -58,8 +56,9 @@ impl ClientBuilder {
                 filters: Vec::new(),
                 fail_open_below,
             },
-            max_attempts: MAX_ATTEMPTS,
-            connect_timeout: CONNECT_TIMEOUT,
+            limits: Limits::default(),
+            budget: Some(RetryBudget::default()),
+            accrual: Some(FailureAccrual::default()),
             seed: None,
             clock: Arc::new(SystemClock::new()),
         }
@@ -111,18 +110,84 @@ impl ClientBuilder {
         self
     }
 
-    /// The most endpoints that [`Client::call`] and [`Client::connect`] try, at least 1.
-    /// Default: 3, as two failures in a row on different endpoints are rarely the endpoints'
-    /// fault.
+    /// From when on an endpoint that fails is left out, and for how long. Default:
+    /// [`FailureAccrual::default`].
+    pub fn with_failure_accrual(mut self, rules: FailureAccrual) -> Self {
+        self.accrual = Some(rules);
+        self
+    }
+
+    /// Leaves nobody out for having failed. The registry's word is taken, and that of
+    /// [checks](Self::with_health); a server that dies is picked until its lease has ended.
+    pub fn without_failure_accrual(mut self) -> Self {
+        self.accrual = None;
+        self
+    }
+
+    /// The most attempts of one [`Client::call`] or [`Client::connect`], at least 1; with 1,
+    /// nothing is repeated. Those that could not reach their endpoint do not count. Default: 3, as
+    /// two failures in a row on different endpoints are rarely the endpoints' fault.
     pub fn with_max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = attempts;
+        self.limits.max_attempts = attempts;
+        self
+    }
+
+    /// How many retries there may be beside the calls. Default: [`RetryBudget::default`]: a fifth
+    /// of the calls, and 3 a second.
+    pub fn with_retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Lets every call make all the attempts it may, however many calls fail.
+    pub fn without_retry_budget(mut self) -> Self {
+        self.budget = None;
+        self
+    }
+
+    /// How long each attempt of a [`Client::call`] may take, above zero. Beyond it counts as a
+    /// failure of the endpoint, and an [idempotent](super::PickRequest::idempotent) request is
+    /// tried elsewhere. Default: 10 s, longer than anybody waits for a page.
+    ///
+    /// A timeout of your own round the whole call does less: it drops the attempt, nothing is tried
+    /// elsewhere, and only [several in a row](FailureAccrual) speak against the endpoint.
+    pub fn with_attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Lets an attempt take as long as the [call](Self::with_call_timeout) may.
+    pub fn without_attempt_timeout(mut self) -> Self {
+        self.limits.attempt_timeout = None;
+        self
+    }
+
+    /// How long a [`Client::call`] or [`Client::connect`] may take in all, retries and pauses
+    /// included, above zero. What it cuts off short of the time of an attempt counts as cancelled.
+    /// Default: 20 s: an attempt that is not answered, and one elsewhere.
+    pub fn with_call_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.call_timeout = Some(timeout);
+        self
+    }
+
+    /// Lets a call take as long as its attempts do, and go on for as long as the
+    /// [retry budget](Self::with_retry_budget) lasts.
+    pub fn without_call_timeout(mut self) -> Self {
+        self.limits.call_timeout = None;
+        self
+    }
+
+    /// How long a [`Client::call`] or [`Client::connect`] waits for an endpoint where there is
+    /// none; with zero it fails at once. Default: 5 s, in which a process restarts.
+    pub fn with_endpoint_wait(mut self, wait: Duration) -> Self {
+        self.limits.endpoint_wait = wait;
         self
     }
 
     /// How long [`Client::connect`] waits for one endpoint, the resolution of its name and all
     /// addresses of it included; above zero. Default: 3 s, which leaves room for one lost packet.
     pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.limits.connect_timeout = timeout;
         self
     }
 
@@ -182,12 +247,19 @@ impl ClientBuilder {
             endpoints,
             verdicts: Arc::clone(&verdicts),
         };
+        let accrual = self
+            .accrual
+            .map(|rules| Accrual::new(rules, shared.randomness.fork()));
+        let budget = self
+            .budget
+            .map(|budget| Balance::new(budget, shared.clock.now()));
         let updater = Updater::new(
             watch,
             self.balancer,
             self.eligibility,
             Arc::clone(&shared),
             health,
+            accrual,
         );
         let monitor = self
             .health
@@ -195,10 +267,8 @@ impl ClientBuilder {
         let tasks = Tasks {
             _updater: OwnedTask::spawn(updater.run()),
             _monitor: monitor.map(|monitor| OwnedTask::spawn(monitor.run())),
-            limits: Limits {
-                max_attempts: self.max_attempts,
-                connect_timeout: self.connect_timeout,
-            },
+            limits: self.limits,
+            budget,
         };
         Ok(Client {
             shared,
@@ -218,12 +288,11 @@ impl ClientBuilder {
                 "is not between 0 and 1",
             ));
         }
-        if self.max_attempts == 0 {
-            return Err(invalid_config("max_attempts", 0, "is zero"));
-        }
-        if self.connect_timeout.is_zero() {
-            return Err(invalid_config("connect_timeout", "0s", "is zero"));
-        }
+        self.limits.check()?;
+        self.budget.as_ref().map_or(Ok(()), RetryBudget::check)?;
+        self.accrual
+            .as_ref()
+            .map_or(Ok(()), FailureAccrual::check)?;
         self.health.as_ref().map_or(Ok(()), HealthCheck::validate)
     }
 }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_discovery_api::{Endpoint, Error, Instance, Result};
+use plimsoll_discovery_api::{Endpoint, Error, ErrorKind, Instance, Result};
 use tokio::net::TcpStream;
 
-use super::call::Served;
 use super::{AttemptExt, CallError, Client, Connection, PickRequest};
 
 impl Client {
-    /// Picks an endpoint and opens a TCP connection to it; if that fails, to another, up to
-    /// [`with_max_attempts`](super::ClientBuilder::with_max_attempts).
+    /// Picks an endpoint and opens a TCP connection to it; if that fails, to another, with the
+    /// pauses and limits of a [`call`](Self::call).
     ///
     /// A name with several addresses is connected to as
     /// [RFC 8305](https://www.rfc-editor.org/rfc/rfc8305#section-5) has it: the next address is
@@ -43,24 +42,32 @@ impl Client {
     pub async fn connect_for(&self, request: &PickRequest<'_>) -> Result<Connection> {
         let limit = self.tasks.limits.connect_timeout;
         let dial = |endpoint: Arc<Endpoint>| async move {
-            dial(&endpoint.instance(), limit).await.or_retry()
+            dial(&endpoint.instance(), limit).await.or_unreachable()
         };
-        match self.attempt(request, dial).await {
-            Ok(Served {
-                value: stream,
-                pick,
-                ..
-            }) => Ok(Connection::new(stream, pick)),
-            Err(CallError::NoEndpoint(error)) => Err(error.into()),
-            Err(CallError::Final(error)) => Err(error),
-            Err(CallError::Exhausted { attempts, last }) => {
-                Err(Error::new(last.kind(), "no endpoint could be connected to")
-                    .with_operation("connect")
-                    .with_context("service", self.service().as_str())
-                    .with_context("attempts", attempts.to_string())
-                    .with_source(last))
+        let failed = match self.call_with_pick(request, dial).await {
+            Ok((stream, pick)) => return Ok(Connection::new(stream, pick)),
+            Err(CallError::NoEndpoint(error)) => return Err(error.into()),
+            Err(failed) => failed,
+        };
+        let kind = match &failed {
+            CallError::Exhausted { last, .. } => last.kind(),
+            CallError::Final { error, .. } => error.kind(),
+            _ => ErrorKind::TimedOut,
+        };
+        let attempts = match &failed {
+            CallError::Exhausted { attempts, .. } | CallError::TimedOut { attempts, .. } => {
+                *attempts
             }
-        }
+            _ => 1,
+        };
+        let error = Error::new(kind, "no endpoint could be connected to")
+            .with_operation("connect")
+            .with_context("service", self.service().as_str())
+            .with_context("attempts", attempts.to_string());
+        Err(match failed.into_inner() {
+            Some(last) => error.with_source(last),
+            None => error,
+        })
     }
 }
 

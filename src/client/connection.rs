@@ -6,34 +6,49 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use plimsoll_discovery_api::{Endpoint, Outcome, Pick};
+use plimsoll_discovery_api::{Endpoint, Outcome};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::TimedPick;
 
 /// A TCP connection to a picked endpoint; counts as one request in flight there until it is
 /// dropped.
 ///
 /// Read and write it like the stream it holds. Dropping it reports a success, or a failure if
 /// reading or writing failed on the way: what the endpoint's statistics learn is whether
-/// connections to it hold.
+/// connections to it hold. One that is dropped while its first byte is waited for counts as
+/// cancelled after that time: several such in a row, while others answer, and the endpoint is
+/// [left out](super::FailureAccrual).
 #[derive(Debug)]
 #[must_use = "the connection is closed as soon as it is dropped"]
 pub struct Connection {
     stream: TcpStream,
-    endpoint: Arc<Endpoint>,
     /// `None` only while it is being dropped.
-    pick: Option<Pick>,
+    pick: Option<TimedPick>,
+    endpoint: Arc<Endpoint>,
     failed: bool,
+    /// Whether anything, be it the end, has been read.
+    answered: bool,
+    /// Whether anybody has had to wait for something to read.
+    awaited: bool,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, pick: Pick) -> Self {
+    pub(super) fn new(stream: TcpStream, mut pick: TimedPick) -> Self {
         let endpoint = Arc::clone(pick.endpoint());
+        // Whoever could not be reached can be now. Whoever did not answer may still not: the kernel
+        // accepts connections for a process that stands still.
+        if endpoint.given_up().is_none() && endpoint.timeouts() == 0 {
+            pick.answered();
+        }
         Self {
             stream,
             endpoint,
             pick: Some(pick),
             failed: false,
+            answered: false,
+            awaited: false,
         }
     }
 
@@ -51,13 +66,15 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let outcome = if self.failed {
-            Outcome::Failure
-        } else {
-            Outcome::Success
+        let Some(pick) = self.pick.take() else {
+            return;
         };
-        if let Some(pick) = self.pick.take() {
-            pick.finish(outcome);
+        if self.failed {
+            pick.finish_untimed(Outcome::Failure);
+        } else if self.awaited && !self.answered {
+            pick.finish(Outcome::Cancelled);
+        } else {
+            pick.finish_untimed(Outcome::Success);
         }
     }
 }
@@ -78,6 +95,14 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let done = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if done.is_pending() {
+            self.awaited = true;
+        } else if !self.answered && matches!(done, Poll::Ready(Ok(()))) {
+            self.answered = true;
+            if let Some(pick) = &mut self.pick {
+                pick.answered();
+            }
+        }
         self.note(done)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plimsoll_discovery_api::{Endpoint, Endpoints, Health, Instance, Status, Weight};
 
-use super::NoEndpointReason;
+use super::{NoEndpointReason, accrual};
 
 type Filter = Box<dyn Fn(&Instance) -> bool + Send + Sync>;
 
@@ -21,6 +21,8 @@ pub(super) struct Eligibility {
 pub(super) struct Selection {
     /// Sorted as the set is.
     pub(super) eligible: Endpoints,
+    /// Those of them that may be had for one trial at a time only.
+    pub(super) trials: Endpoints,
     /// Whether unusable endpoints had to be let in.
     pub(super) failing_open: bool,
     /// Why there are none; `None` if there are some.
@@ -33,10 +35,12 @@ impl Eligibility {
     /// What an instance says of itself (status, weight) and what the user's filters say is
     /// binding: the rest are candidates. What health checks and the registry suspect of a
     /// candidate is heeded only while enough others remain: when most look dead, the looking is
-    /// the likelier culprit, and the few left would be crowded out.
+    /// the likelier culprit, and the few left would be crowded out. What the client itself has
+    /// seen fail is left out of those, whoever remains.
     pub(super) fn select(&self, endpoints: &Endpoints) -> Selection {
         let nothing = |reason| Selection {
             eligible: Arc::new([]),
+            trials: Arc::new([]),
             failing_open: false,
             nothing: Some(reason),
         };
@@ -61,26 +65,26 @@ impl Eligibility {
         if candidates.is_empty() {
             return nothing(NoEndpointReason::AllFiltered);
         }
-        let usable: Endpoints = candidates
+        let usable: Vec<_> = candidates
             .iter()
             .copied()
             .filter(|e| is_usable(e))
             .map(Arc::clone)
             .collect();
-        if self.too_few(usable.len(), candidates.len()) {
-            let eligible = candidates.into_iter().map(Arc::clone).collect();
-            return Selection {
-                eligible,
-                failing_open: true,
-                nothing: None,
-            };
-        }
+        let failing_open = self.too_few(usable.len(), candidates.len());
+        let usable = if failing_open {
+            candidates.into_iter().map(Arc::clone).collect()
+        } else {
+            usable
+        };
         if usable.is_empty() {
             return nothing(NoEndpointReason::AllUnhealthy);
         }
+        let (eligible, trials) = accrual::admitted(usable);
         Selection {
-            eligible: usable,
-            failing_open: false,
+            eligible,
+            trials,
+            failing_open,
             nothing: None,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use plimsoll_discovery_api::{Endpoint, Pick, Rng};
 
-use super::{Client, NoEndpoint, PickRequest, View};
+use super::{Client, NoEndpoint, PickRequest, View, trial};
 
 /// A handle of one task or thread on a [`Client`], which picks at a lower cost: it keeps the
 /// present view and its own randomness, so that while membership stands still a pick is one load
@@ -51,10 +51,14 @@ impl LocalClient {
             refresh(&mut self.view, &self.client);
         }
         let (rng, clock) = (&mut self.rng, &*shared.clock);
-        match self.view.pick(key, excluded, rng, clock) {
-            Ok(endpoint) => Ok(Pick::new(endpoint)),
-            Err(reason) => Err(shared.refuse(&self.view, reason)),
-        }
+        let picked = if self.view.trials.is_empty() {
+            let picked = self.view.pick(key, excluded, rng, clock);
+            picked.map(|endpoint| Pick::new(&**endpoint))
+        } else {
+            let picked = self.view.pick_or_try(key, excluded, rng, clock);
+            picked.map(|(endpoint, is_trial)| trial::begin(&**endpoint, is_trial))
+        };
+        picked.map_err(|reason| shared.refuse(&self.view, reason))
     }
 
     /// The client behind the handle.

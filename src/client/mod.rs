@@ -1,37 +1,49 @@
 //! Finding the instances of a service and choosing well among them.
 
+mod accrual;
+mod attempt;
+mod budget;
 mod builder;
 mod call;
+mod call_error;
 mod connect;
 mod connection;
 mod eligible;
 mod hash;
+mod limits;
 mod local;
 mod no_endpoint;
 mod random;
 mod request;
 mod shared;
 mod stats;
+mod timed_pick;
+mod trial;
 mod updater;
 mod view;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use plimsoll_discovery_api::{Endpoint, Endpoints, Error, Pick, Registry, ServiceName, Snapshot};
 
+pub use self::accrual::FailureAccrual;
+pub use self::attempt::{Attempt, AttemptExt};
+pub use self::budget::RetryBudget;
 pub use self::builder::ClientBuilder;
-pub use self::call::{Attempt, AttemptExt, CallError};
+pub use self::call_error::CallError;
 pub(crate) use self::connect::dial;
 pub use self::connection::Connection;
 pub use self::local::LocalClient;
 pub use self::no_endpoint::{NoEndpoint, NoEndpointReason};
 pub use self::request::PickRequest;
 pub use self::stats::ClientStats;
+pub use self::timed_pick::TimedPick;
 pub use self::view::View;
 
+use self::budget::Balance;
+use self::limits::Limits;
 use self::shared::Shared;
 use crate::task::OwnedTask;
 
@@ -56,13 +68,8 @@ struct Tasks {
     _updater: OwnedTask<()>,
     _monitor: Option<OwnedTask<()>>,
     limits: Limits,
-}
-
-/// What bounds a call.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    max_attempts: u32,
-    connect_timeout: Duration,
+    /// `None` if retries are not bounded.
+    budget: Option<Balance>,
 }
 
 impl Client {
@@ -90,13 +97,45 @@ impl Client {
     fn pick_by(&self, key: Option<u64>, excluded: &[Arc<Endpoint>]) -> Result<Pick, NoEndpoint> {
         let shared = &*self.shared;
         let view = shared.view.load();
-        match shared
-            .randomness
-            .with(|rng| view.pick(key, excluded, rng, &*shared.clock))
-        {
-            Ok(endpoint) => Ok(Pick::new(Arc::clone(endpoint))),
-            Err(reason) => Err(shared.refuse(&view, reason)),
-        }
+        let picked = shared.randomness.with(|rng| {
+            if view.trials.is_empty() {
+                let endpoint = view.pick(key, excluded, rng, &*shared.clock)?;
+                Ok(Pick::new(Arc::clone(endpoint)))
+            } else {
+                let (endpoint, is_trial) = view.pick_or_try(key, excluded, rng, &*shared.clock)?;
+                Ok(trial::begin(Arc::clone(endpoint), is_trial))
+            }
+        });
+        picked.map_err(|reason| shared.refuse(&view, reason))
+    }
+
+    /// A pick for a call, which knows when it began; a refusal is not counted.
+    fn try_pick(
+        &self,
+        key: Option<u64>,
+        excluded: &[Arc<Endpoint>],
+    ) -> Result<TimedPick, NoEndpointReason> {
+        let shared = &*self.shared;
+        let view = shared.view.load();
+        shared.randomness.with(|rng| {
+            let (endpoint, is_trial) = view.pick_or_try(key, excluded, rng, &*shared.clock)?;
+            let pick = trial::begin(Arc::clone(endpoint), is_trial);
+            Ok(TimedPick::new(pick, Arc::clone(&shared.clock)))
+        })
+    }
+
+    #[cold]
+    fn refuse(&self, reason: NoEndpointReason) -> NoEndpoint {
+        self.shared.refuse(&self.shared.view.load(), reason)
+    }
+
+    /// Whether the budget has a retry left; if so it is taken.
+    fn may_retry(&self) -> bool {
+        let now = self.shared.clock.now();
+        self.tasks
+            .budget
+            .as_ref()
+            .is_none_or(|left| left.spend(now))
     }
 
     /// A handle for one task or thread, which picks at a lower cost.

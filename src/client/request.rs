@@ -20,6 +20,7 @@ use super::hash::KeyHasher;
 pub struct PickRequest<'a> {
     key: Option<u64>,
     excluded: &'a [Arc<Endpoint>],
+    idempotent: bool,
 }
 
 impl<'a> PickRequest<'a> {
@@ -29,6 +30,7 @@ impl<'a> PickRequest<'a> {
         Self {
             key: None,
             excluded: &[],
+            idempotent: false,
         }
     }
 
@@ -54,6 +56,20 @@ impl<'a> PickRequest<'a> {
     pub const fn with_excluded(mut self, excluded: &'a [Arc<Endpoint>]) -> Self {
         self.excluded = excluded;
         self
+    }
+
+    /// Doing it twice does no harm: [`Client::call`](super::Client::call) may try it elsewhere
+    /// when an attempt was not answered in time. Default: it may not.
+    #[must_use]
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Whether doing it twice does no harm.
+    #[must_use]
+    pub const fn is_idempotent(&self) -> bool {
+        self.idempotent
     }
 
     /// The key, hashed.

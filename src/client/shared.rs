@@ -36,6 +36,7 @@ impl Shared {
         self.view.store(Arc::new(View { generation, ..view }));
     }
 
+    /// Counts a pick that was refused.
     #[cold]
     pub(super) fn refuse(&self, view: &View, reason: NoEndpointReason) -> NoEndpoint {
         self.counters.refuse(reason);

@@ -10,6 +10,7 @@ use plimsoll_discovery_api::{
 use tokio::sync::{Notify, watch};
 
 use super::NoEndpointReason;
+use super::accrual::Accrual;
 use super::eligible::{Eligibility, Selection};
 use super::shared::Shared;
 use super::view::{Choice, Nothing, View};
@@ -22,6 +23,8 @@ pub(super) struct Updater {
     eligibility: Eligibility,
     shared: Arc<Shared>,
     health: HealthLink,
+    /// `None` if the client was told to leave nobody out.
+    accrual: Option<Accrual>,
     snapshot: Option<Arc<Snapshot>>,
     endpoints: Endpoints,
     /// Whether anything a balancer may look at has changed since the last picker was built.
@@ -45,6 +48,7 @@ impl Updater {
         eligibility: Eligibility,
         shared: Arc<Shared>,
         health: HealthLink,
+        accrual: Option<Accrual>,
     ) -> Self {
         let known = watch.latest();
         let endpoints: Endpoints = Arc::new([]);
@@ -55,6 +59,7 @@ impl Updater {
             eligibility,
             shared,
             health,
+            accrual,
             snapshot,
             endpoints,
             rebuild_due,
@@ -87,6 +92,7 @@ impl Updater {
                     }
                 },
                 () = self.health.verdicts.notified() => self.rebuild_due = true,
+                () = failures(self.accrual.as_mut()) => {}
             }
             self.publish();
         }
@@ -114,6 +120,9 @@ impl Updater {
                 changed = true;
                 let endpoint = Endpoint::new(member);
                 endpoint.mark_joined(joined);
+                if let Some(accrual) = &self.accrual {
+                    accrual.watch(&endpoint);
+                }
                 Arc::new(endpoint)
             }
         };
@@ -143,6 +152,9 @@ impl Updater {
             return;
         };
         let before = self.shared.view.load_full();
+        if let Some(accrual) = &mut self.accrual {
+            accrual.revise(&self.endpoints, self.shared.service.as_str());
+        }
         // The user's balancer and filters run here; the updater must survive them.
         match catch_unwind(AssertUnwindSafe(|| self.make(snapshot, &before))) {
             Ok(view) => {
@@ -164,6 +176,7 @@ impl Updater {
     fn make(&mut self, snapshot: Arc<Snapshot>, before: &View) -> View {
         let Selection {
             eligible,
+            trials,
             failing_open,
             nothing,
         } = self.eligibility.select(&self.endpoints);
@@ -183,6 +196,7 @@ impl Updater {
             snapshot: Some(snapshot),
             endpoints,
             eligible,
+            trials,
             failing_open,
             choice,
         }
@@ -193,21 +207,32 @@ impl Updater {
             .counters
             .rebuilds
             .fetch_add(1, Ordering::Relaxed);
-        self.balancer
-            .build(eligible)
-            .map(Arc::from)
-            .map_err(|error| {
-                tracing::error!(
-                    service = %self.shared.service,
-                    balancer = self.balancer.name(),
-                    %error,
-                    "the balancer can make nothing of the endpoints"
-                );
-                Nothing {
-                    reason: NoEndpointReason::Unbalanceable,
-                    source: Some(error),
-                }
-            })
+        let built = self.balancer.build(eligible);
+        if self.balancer.ejects()
+            && let Some(accrual) = self.accrual.take()
+        {
+            accrual.retire(&self.endpoints);
+        }
+        built.map(Arc::from).map_err(|error| {
+            tracing::error!(
+                service = %self.shared.service,
+                balancer = self.balancer.name(),
+                %error,
+                "the balancer can make nothing of the endpoints"
+            );
+            Nothing {
+                reason: NoEndpointReason::Unbalanceable,
+                source: Some(error),
+            }
+        })
+    }
+}
+
+/// Returns when failures give reason to look; never without an accrual.
+async fn failures(accrual: Option<&mut Accrual>) {
+    match accrual {
+        Some(accrual) => accrual.due().await,
+        None => std::future::pending().await,
     }
 }
 

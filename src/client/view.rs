@@ -21,6 +21,8 @@ pub struct View {
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) endpoints: Endpoints,
     pub(super) eligible: Endpoints,
+    /// Those of them that may be had for one trial at a time only; nearly always none.
+    pub(super) trials: Endpoints,
     pub(super) failing_open: bool,
     pub(super) choice: Choice,
 }
@@ -52,6 +54,7 @@ impl View {
             snapshot: None,
             endpoints: Arc::new([]),
             eligible: Arc::new([]),
+            trials: Arc::new([]),
             failing_open: false,
             choice: Err(NoEndpointReason::NotYetKnown.into()),
         }
@@ -75,6 +78,7 @@ impl View {
             snapshot: Some(snapshot),
             endpoints: Arc::clone(&self.endpoints),
             eligible: Arc::clone(&self.eligible),
+            trials: Arc::clone(&self.trials),
             failing_open: self.failing_open,
             choice: self.choice.clone(),
         }
@@ -118,18 +122,33 @@ impl View {
         rng: &mut Rng,
         clock: &dyn Clock,
     ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
-        let picker = match &self.choice {
-            Ok(picker) => &**picker,
-            Err(nothing) => return Err(nothing.reason),
-        };
-        let mut context = PickContext::new(rng, clock).with_key(key);
         if excluded.is_empty() {
-            picker
+            let mut context = PickContext::new(rng, clock).with_key(key);
+            self.picker()?
                 .pick(&mut context)
                 .ok_or(NoEndpointReason::Unbalanceable)
         } else {
-            let exclusion = Exclusion::listed(excluded);
-            self.pick_other(picker, &mut context.with_exclusion(Some(&exclusion)))
+            self.pick_without(key, &Exclusion::listed(excluded), rng, clock)
+        }
+    }
+
+    #[cold]
+    pub(super) fn pick_without(
+        &self,
+        key: Option<u64>,
+        exclusion: &Exclusion<'_>,
+        rng: &mut Rng,
+        clock: &dyn Clock,
+    ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
+        let context = PickContext::new(rng, clock).with_key(key);
+        self.pick_other(self.picker()?, &mut context.with_exclusion(Some(exclusion)))
+    }
+
+    #[inline]
+    fn picker(&self) -> Result<&dyn Picker, NoEndpointReason> {
+        match &self.choice {
+            Ok(picker) => Ok(&**picker),
+            Err(nothing) => Err(nothing.reason),
         }
     }
 

@@ -7,12 +7,14 @@
 
 mod balancers;
 mod checkers;
+mod clock;
 mod members;
 mod registry;
 mod wait;
 
 pub(crate) use balancers::{ByKey, First, Mood, Moody};
 pub(crate) use checkers::Scripted;
+pub(crate) use clock::TokioClock;
 pub(crate) use members::{
     changed, heavier, member, member_at, named, suspect, weighing, with_status,
 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plimsoll_discovery_api::{Endpoint, Endpoints, Rng, Timestamp};
 
+use crate::SuccessRates;
 use crate::eligible::is_well;
 
 /// What is added to an ejection at most, as a part of it: endpoints ejected together do not come
@@ -15,9 +16,7 @@ const JITTER: f64 = 0.1;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) consecutive_failures: u32,
-    pub(super) deviations: f64,
-    pub(super) min_endpoints: usize,
-    pub(super) min_requests: u64,
+    pub(super) success_rates: SuccessRates,
     pub(super) interval: Duration,
     pub(super) first_ejection: Duration,
     pub(super) max_ejection: Duration,
@@ -30,9 +29,7 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
-            deviations: 1.9,
-            min_endpoints: 5,
-            min_requests: 100,
+            success_rates: SuccessRates::default(),
             interval: Duration::from_secs(10),
             first_ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(300),
@@ -184,26 +181,11 @@ impl Detector {
     /// Those whose success rate is too far below the mean. The walk starts anywhere, lest the same
     /// ones always meet the limit.
     fn eject_outliers(&self, now: Timestamp, rng: &mut Rng) {
+        let rates = self.endpoints.iter().filter_map(|e| self.success_rate(e));
+        let Some(floor) = self.rules.success_rates.floor(rates) else {
+            return;
+        };
         let n = self.endpoints.len();
-        if n < self.rules.min_endpoints {
-            return;
-        }
-        let (mut count, mut sum, mut squares) = (0, 0.0, 0.0);
-        for rate in self.endpoints.iter().filter_map(|e| self.success_rate(e)) {
-            count += 1;
-            sum += rate;
-            squares += rate * rate;
-        }
-        if count < self.rules.min_endpoints {
-            return;
-        }
-        let mean = sum / count as f64;
-        let deviation = (squares / count as f64 - mean * mean).max(0.0).sqrt();
-        let floor = mean - self.rules.deviations * deviation;
-        // What is left of equal rates after rounding is no deviation.
-        if deviation < 1e-6 {
-            return;
-        }
         let start = rng.below(n);
         for endpoint in self.endpoints[start..]
             .iter()
@@ -217,10 +199,11 @@ impl Detector {
 
     /// In this interval; `None` if it is ejected or had too few requests.
     fn success_rate(&self, endpoint: &Endpoint) -> Option<f64> {
-        let successes = endpoint.recent_successes();
-        let requests = successes + endpoint.recent_failures();
-        let counts = endpoint.ejected_until().is_none() && requests >= self.rules.min_requests;
-        counts.then(|| successes as f64 / requests as f64)
+        let rates = &self.rules.success_rates;
+        match endpoint.ejected_until() {
+            None => rates.of(endpoint.recent_successes(), endpoint.recent_failures()),
+            Some(_) => None,
+        }
     }
 
     /// Unless the limit is reached. For who has the turn, and counts before and after.

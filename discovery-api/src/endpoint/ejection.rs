@@ -47,7 +47,7 @@ impl Endpoint {
     /// Lets it in again, with a clean slate: failures before count neither as
     /// [consecutive](Self::consecutive_failures) nor as [recent](Self::recent_failures).
     pub fn readmit(&self) {
-        self.hot.consecutive_failures.store(0, Ordering::Relaxed);
+        self.forget_streak();
         self.count_anew();
         self.ejection.until.store(0, Ordering::Relaxed);
     }

@@ -31,10 +31,9 @@ impl Peak {
     }
 
     pub(super) fn observe(&self, outcome: Outcome, latency: Duration, now: Timestamp) {
-        let latency = if outcome == Outcome::Failure {
-            latency.max(FAILURE)
-        } else {
-            latency
+        let latency = match outcome {
+            Outcome::Success | Outcome::Cancelled => latency,
+            Outcome::Failure | Outcome::Unreachable | Outcome::TimedOut => latency.max(FAILURE),
         };
         // Six centuries at most, lest the way back to a `Duration` overflows.
         let sample = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX) as f64;

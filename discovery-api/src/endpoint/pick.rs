@@ -17,16 +17,29 @@ use crate::Timestamp;
 pub struct Pick<E: Deref<Target = Endpoint> = Arc<Endpoint>> {
     endpoint: E,
     ended: bool,
+    trial: bool,
 }
 
 impl<E: Deref<Target = Endpoint>> Pick<E> {
     /// Counts a request on `endpoint`.
     #[inline]
     pub fn new(endpoint: E) -> Self {
+        Self::begin(endpoint, false)
+    }
+
+    /// Counts a request on `endpoint` that tries whether it may be
+    /// [admitted](super::Admission) again; for who has [claimed](Endpoint::claim_trial) the trial.
+    pub fn on_trial(endpoint: E) -> Self {
+        Self::begin(endpoint, true)
+    }
+
+    #[inline]
+    fn begin(endpoint: E, trial: bool) -> Self {
         endpoint.begin();
         Self {
             endpoint,
             ended: false,
+            trial,
         }
     }
 
@@ -37,34 +50,58 @@ impl<E: Deref<Target = Endpoint>> Pick<E> {
         &self.endpoint
     }
 
+    /// Reports that the endpoint answers, though the request has not ended: a connection that
+    /// stays open, a response that is still being read. Ends rows of failures, and trials.
+    pub fn answered(&mut self, now: Timestamp) {
+        self.endpoint.mark_answered(now);
+        self.endpoint.recover(std::mem::take(&mut self.trial));
+    }
+
     /// Reports how the request ended.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
         self.ended = true;
-        self.endpoint.end(outcome, None);
+        self.endpoint.end(outcome, self.trial, None);
+        if outcome == Outcome::Cancelled {
+            self.endpoint.give_up(None, self.trial);
+        }
     }
 
     /// Reports how the request ended, how long it took, and when, however it ended:
-    /// [`latency`](Endpoint::latency) takes in successes, and
-    /// [`peak_latency`](Endpoint::peak_latency) what each outcome says of the endpoint.
+    /// [`latency`](Endpoint::latency) takes in successes, and what was waited for in vain as a
+    /// lower bound; [`peak_latency`](Endpoint::peak_latency) what each outcome says of the
+    /// endpoint.
     ///
     /// `now` is of the clock that the client was given, with which balancers read what is learned
     /// here: [`SystemClock`](crate::SystemClock) unless it was given another.
     pub fn finish_at(mut self, outcome: Outcome, latency: Duration, now: Timestamp) {
         self.ended = true;
-        self.endpoint
-            .end(outcome, (outcome == Outcome::Success).then_some(latency));
-        self.endpoint
-            .hot
-            .peak_latency
-            .observe(outcome, latency, now);
+        let endpoint = &*self.endpoint;
+        endpoint.end(
+            outcome,
+            self.trial,
+            (outcome == Outcome::Success).then_some(latency),
+        );
+        match outcome {
+            Outcome::Success => endpoint.mark_answered(now),
+            Outcome::TimedOut => endpoint.bound_latency(latency),
+            Outcome::Cancelled => {
+                endpoint.bound_latency(latency);
+                endpoint.give_up(Some((latency, now)), self.trial);
+            }
+            Outcome::Failure | Outcome::Unreachable => {}
+        }
+        endpoint.hot.peak_latency.observe(outcome, latency, now);
     }
 
     /// Reports how the request ended and how long it took. Report only latencies that say
     /// something of the endpoint: a quick failure is not a quick answer.
     pub fn finish_after(mut self, outcome: Outcome, latency: Duration) {
         self.ended = true;
-        self.endpoint.end(outcome, Some(latency));
+        self.endpoint.end(outcome, self.trial, Some(latency));
+        if outcome == Outcome::Cancelled {
+            self.endpoint.give_up(None, self.trial);
+        }
     }
 }
 
@@ -72,7 +109,10 @@ impl<E: Deref<Target = Endpoint>> Drop for Pick<E> {
     #[inline]
     fn drop(&mut self) {
         if !self.ended {
-            self.endpoint.end(Outcome::Cancelled, None);
+            self.endpoint.end(Outcome::Cancelled, self.trial, None);
+            if self.trial {
+                self.endpoint.give_up(None, true);
+            }
         }
     }
 }
