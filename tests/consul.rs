@@ -6,6 +6,8 @@ use plimsoll_test_servers::consul::{self, Data, Server};
 
 use outage::run_through_restart;
 
+#[path = "support/failing_servers.rs"]
+mod failing_servers;
 #[path = "support/outage.rs"]
 mod outage;
 #[path = "../examples/quickstart.rs"]
@@ -54,4 +56,19 @@ async fn the_quickstart_keeps_its_promises_while_the_registry_is_killed_and_rest
     let server = Server::start(Data::Disk);
     let url = url(&server, FAST);
     run_through_restart(&url, server, Server::kill, Server::restart).await;
+}
+
+#[tokio::test]
+#[ignore = "a process of the tests below"]
+async fn provider_process() {
+    failing_servers::serve_if_asked().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_and_hung_servers_waste_few_attempts_of_the_default_client() {
+    if !consul::available() {
+        return;
+    }
+    let server = Server::start(Data::Disk);
+    failing_servers::waste_few_attempts(&format!("consul://{}/failing", server.address())).await;
 }

@@ -20,6 +20,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use outage::run_through_restart;
 
+#[path = "support/failing_servers.rs"]
+mod failing_servers;
 #[path = "support/outage.rs"]
 mod outage;
 #[path = "../examples/quickstart.rs"]
@@ -227,4 +229,19 @@ fn transactions(server: &Server) -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("Zxid: 0x"));
     u64::from_str_radix(number.expect("its last transaction"), 16).expect("a number")
+}
+
+#[tokio::test]
+#[ignore = "a process of the tests below"]
+async fn provider_process() {
+    failing_servers::serve_if_asked().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_and_hung_servers_waste_few_attempts_of_the_default_client() {
+    if !zk::available() {
+        return;
+    }
+    let server = Server::start();
+    failing_servers::waste_few_attempts(&server.url("failing")).await;
 }
