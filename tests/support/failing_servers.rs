@@ -71,12 +71,19 @@ async fn call(client: &Client, firsts: &Firsts) {
     let operation = |endpoint: Arc<Endpoint>| {
         if first.fetch_add(1, Ordering::Relaxed) == 0 {
             let id = endpoint.id().to_string();
-            *firsts.lock().expect("nobody panicked").entry(id).or_default() += 1;
+            *firsts
+                .lock()
+                .expect("nobody panicked")
+                .entry(id)
+                .or_default() += 1;
         }
         ask(endpoint)
     };
     let request = PickRequest::new().idempotent();
-    client.call(&request, operation).await.expect("every call to be answered");
+    client
+        .call(&request, operation)
+        .await
+        .expect("every call to be answered");
 }
 
 async fn calls(client: &Client, count: u64) -> BTreeMap<String, u64> {
@@ -96,13 +103,15 @@ async fn calls(client: &Client, count: u64) -> BTreeMap<String, u64> {
     firsts.clone()
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool + Send) {
+async fn until(what: &str, holds: impl Fn() -> bool + Send + Sync) {
     let waited = timeout(PATIENCE, async {
         while !holds() {
             sleep(Duration::from_millis(5)).await;
         }
     });
-    waited.await.unwrap_or_else(|_| panic!("not in time: {what}"));
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 /// One of three servers is killed and one stopped: few first attempts go there, every call is
@@ -111,7 +120,10 @@ pub(crate) async fn waste_few_attempts(url: &str) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut processes = IDS.map(|id| provider(url, id, dir.path()));
     let registry = plimsoll::registry_from_url(url).expect("a registry");
-    let client = Client::builder(registry, SERVICE).build().await.expect("a client");
+    let client = Client::builder(registry, SERVICE)
+        .build()
+        .await
+        .expect("a client");
     until("all are visible", || client.endpoints().len() == IDS.len()).await;
     let even = calls(&client, 400).await;
     assert_eq!(even.len(), IDS.len(), "{even:?}");
@@ -133,9 +145,18 @@ pub(crate) async fn waste_few_attempts(url: &str) {
 
 async fn until_picked(client: &Client, firsts: &Firsts, id: &str) {
     let picked = timeout(PATIENCE, async {
-        while firsts.lock().expect("nobody panicked").get(id).copied().unwrap_or(0) < 50 {
+        while firsts
+            .lock()
+            .expect("nobody panicked")
+            .get(id)
+            .copied()
+            .unwrap_or(0)
+            < 50
+        {
             call(client, firsts).await;
         }
     });
-    picked.await.unwrap_or_else(|_| panic!("{id} is not picked again: {firsts:?}"));
+    picked
+        .await
+        .unwrap_or_else(|_| panic!("{id} is not picked again: {firsts:?}"));
 }
