@@ -49,8 +49,8 @@ impl fmt::Debug for MemoryClaim {
 }
 
 impl MemoryDriver {
-    /// Waits out a silence, and fails as planned.
-    async fn reach(&self, owner: Option<(&ServiceName, &str)>) -> Result<()> {
+    /// Waits out a silence, and fails as planned. `lives` are those of the owner who calls.
+    async fn reach(&self, lives: &[Incarnation]) -> Result<()> {
         self.store.lock().plan.calls += 1;
         let mut mode = self.store.mode.subscribe();
         let answered = mode.wait_for(|mode| *mode != Mode::Hung).await;
@@ -62,25 +62,22 @@ impl MemoryDriver {
             plan.calls_to_fail.0 = count - 1;
             return Err(Error::new(kind, "injected"));
         }
-        match owner {
-            Some((service, key)) if plan.crashed.contains_key(&(service.clone(), key.into())) => {
-                Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "cut off from the registry",
-                ))
-            }
-            _ => Ok(()),
+        if lives.iter().any(|life| plan.crashed.contains_key(life)) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "cut off from the registry",
+            ));
         }
+        Ok(())
     }
 
     /// Carries out a write, and loses the reply if that is planned.
     async fn write<T>(
         &self,
-        service: &ServiceName,
-        key: &str,
+        lives: &[Incarnation],
         write: impl FnOnce(&mut Content) -> Result<T> + Send,
     ) -> Result<T> {
-        self.reach(Some((service, key))).await?;
+        self.reach(lives).await?;
         let (result, lost) = {
             let mut content = self.store.lock();
             let result = write(&mut content);
@@ -119,7 +116,8 @@ impl Driver for MemoryDriver {
         let bytes = encode(record)?;
         let claim =
             |content: &mut Content| content.claim(&service, &key, bytes, incarnation, load, former);
-        let alive = self.write(&service, &key, claim).await?;
+        let lives = [&[incarnation], former].concat();
+        let alive = self.write(&lives, claim).await?;
         Ok(MemoryClaim {
             store: Arc::clone(&self.store),
             service,
@@ -136,7 +134,7 @@ impl Driver for MemoryDriver {
             incarnation,
             ..
         } = claim;
-        self.write(service, key, |content| {
+        self.write(&[*incarnation], |content| {
             content.confirm(service, key, *incarnation)
         })
         .await
@@ -160,7 +158,7 @@ impl Driver for MemoryDriver {
             ..
         } = claim;
         let bytes = encode(record)?;
-        self.write(service, key, |content| {
+        self.write(&[*incarnation], |content| {
             content.update(service, key, *incarnation, bytes)
         })
         .await
@@ -177,7 +175,7 @@ impl Driver for MemoryDriver {
             content.plan.load_writes += 1;
             content.publish(service, key, *incarnation, load)
         };
-        self.write(service, key, publish).await
+        self.write(&[*incarnation], publish).await
     }
 
     async fn release(&self, release: &Release, _claim: Option<&MemoryClaim>) -> Result<()> {
@@ -187,16 +185,16 @@ impl Driver for MemoryDriver {
             content.release(&release.service, &key, lives, Departure::Graceful);
             Ok(())
         };
-        self.write(&release.service, &key, remove).await
+        self.write(&release.incarnations, remove).await
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
-        self.reach(None).await?;
+        self.reach(&[]).await?;
         Ok(self.store.lock().list(service))
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
-        self.reach(None).await?;
+        self.reach(&[]).await?;
         let mut content = self.store.lock();
         let events = content.subscribe(service);
         let listing = content.list(service);
@@ -206,7 +204,7 @@ impl Driver for MemoryDriver {
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.reach(None).await?;
+        self.reach(&[]).await?;
         Ok(self.store.lock().names())
     }
 }

@@ -30,10 +30,20 @@ pub(crate) struct Plan {
     pub(crate) replies_to_lose: u32,
     pub(crate) events_to_drop: u32,
     pub(crate) event_delay: Duration,
-    /// Instances cut off from the registry, with what would tell them of their loss.
-    pub(crate) crashed: HashMap<(ServiceName, String), Arc<watch::Sender<()>>>,
+    /// Owners cut off from the registry, by the life they had: whoever takes the id after them is
+    /// another.
+    pub(crate) crashed: HashMap<Incarnation, Crashed>,
     pub(crate) load_writes: u64,
     pub(crate) calls: u64,
+}
+
+/// What an owner held who was cut off.
+#[derive(Debug)]
+pub(crate) struct Crashed {
+    pub(crate) service: ServiceName,
+    pub(crate) key: String,
+    /// Would tell him of his loss if it were dropped.
+    pub(crate) _alive: Arc<watch::Sender<()>>,
 }
 
 /// Injects faults into a [`MemoryRegistry`](crate::MemoryRegistry), for tests of your own.
@@ -79,18 +89,17 @@ impl Faults {
     }
 
     /// Kills the owner of `id`, as far as the registry can tell: its entry goes unannounced, and
-    /// it cannot reach the registry until [`revive`](Self::revive). Returns whether it was there.
+    /// it cannot reach the registry until [`revive`](Self::revive). Another owner may take the id
+    /// meanwhile. Returns whether it was there.
     pub fn crash(&self, service: &ServiceName, id: &InstanceId) -> bool {
         self.0.lock().crash(service, &escape(id.as_str()))
     }
 
-    /// Reconnects what [`crash`](Self::crash) cut off.
+    /// Reconnects every owner of `id` that [`crash`](Self::crash) cut off.
     pub fn revive(&self, service: &ServiceName, id: &InstanceId) {
-        self.0
-            .lock()
-            .plan
-            .crashed
-            .remove(&(service.clone(), escape(id.as_str())));
+        let key = escape(id.as_str());
+        let crashed = &mut self.0.lock().plan.crashed;
+        crashed.retain(|_, owner| owner.service != *service || owner.key != key);
     }
 
     /// The registry loses everything and begins a new history.

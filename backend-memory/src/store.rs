@@ -7,7 +7,7 @@ use plimsoll_backend_kit::{Change, Departure, Entry, Listing, Skipped, Update, d
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, Revision, ServiceName};
 use tokio::sync::{broadcast, watch};
 
-use crate::faults::{Mode, Plan};
+use crate::faults::{Crashed, Mode, Plan};
 
 /// Names that nobody registers under or watches any more are forgotten once there are so many names, or
 /// twice as many as were left by the last time.
@@ -264,12 +264,15 @@ impl Content {
     /// Removes a record whose owner shall not notice.
     pub(crate) fn crash(&mut self, service: &ServiceName, key: &str) -> bool {
         let slot = self.services.get(service).and_then(|s| s.slots.get(key));
-        let Some(alive) = slot.map(|slot| Arc::clone(&slot.alive)) else {
+        let Some(slot) = slot else {
             return false;
         };
-        self.plan
-            .crashed
-            .insert((service.clone(), key.to_owned()), alive);
+        let crashed = Crashed {
+            service: service.clone(),
+            key: key.to_owned(),
+            _alive: Arc::clone(&slot.alive),
+        };
+        self.plan.crashed.insert(slot.incarnation, crashed);
         self.remove(service, key, Departure::Unannounced)
     }
 

@@ -169,6 +169,27 @@ async fn a_crashed_owner_stays_away_until_it_is_revived() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_id_of_a_crashed_owner_is_free_for_another() {
+    let registry = MemoryRegistry::new();
+    let first = registered(&registry, "a").await;
+    let faults = registry.faults();
+    assert!(faults.crash(&service(), first.instance().id()));
+    let second = registered(&registry.sibling(), "a").await;
+    sleep(60 * SECOND).await;
+    assert!(second.state().is_live() && !first.state().is_live());
+    assert!(faults.crash(&service(), second.instance().id()));
+    let third = registered(&registry.sibling(), "a").await;
+    faults.revive(&service(), first.instance().id());
+    for former in [&first, &second] {
+        let mut states = former.states();
+        let refused = states.wait_for(|s| matches!(s, RegistrationState::Conflict { .. }));
+        let refused = timeout(5 * SECOND, refused).await;
+        assert!(refused.expect("back within seconds").is_some());
+    }
+    assert!(third.state().is_live());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operator_who_removes_a_living_entry_sees_it_return() {
     let registry = MemoryRegistry::new();
     let (a, _b) = (

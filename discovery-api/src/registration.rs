@@ -22,8 +22,8 @@ pub enum RegistrationState {
         /// The present life.
         incarnation: Incarnation,
     },
-    /// Was in the registry and most likely still is: the lease has not run out, but renewing it
-    /// fails.
+    /// Was in the registry and most likely still is: renewing it fails, but the lease has not run
+    /// out, or the registry has none.
     Suspect {
         /// The present life.
         incarnation: Incarnation,
