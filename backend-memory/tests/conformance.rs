@@ -42,7 +42,8 @@ impl MemoryHarness {
     }
 
     fn silent() -> Self {
-        let timing = paused();
+        // A subscription is given up after the 3 s that a list may take.
+        let timing = paused().with_detection(Duration::from_secs(4));
         Self::build(timing, Outage::Silent, |timings| {
             timings.lease = Some(timing.expiry);
             // The store gives a sign of life every second.
