@@ -273,7 +273,15 @@ impl Call<'_> {
                 recovered || client.may_retry()
             };
             if may {
-                return client.try_pick(self.request.key(), &self.tried).ok();
+                match client.try_pick(self.request.key(), &self.tried) {
+                    Ok(pick) => return Some(pick),
+                    // A balancer that keeps to a subset has no other.
+                    Err(NoEndpointReason::AllExcluded) => {
+                        self.tried.extend_from_slice(client.view().eligible());
+                        continue;
+                    }
+                    Err(_) => return None,
+                }
             }
             // A service of one may be restarting: its calls wait. Elsewhere they would only pile up.
             let view = client.view();

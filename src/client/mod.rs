@@ -25,6 +25,7 @@ mod view;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use plimsoll_discovery_api::{Endpoint, Endpoints, Error, Pick, Registry, ServiceName, Snapshot};
 
@@ -144,7 +145,8 @@ impl Client {
         LocalClient::new(self.clone())
     }
 
-    /// Waits until something can be picked. Bound it with a timeout of your own.
+    /// Waits until something can be picked, for ever if need be; see
+    /// [`ready_within`](Self::ready_within).
     ///
     /// By the time it returns the moment may have passed again: a pick may still be refused.
     ///
@@ -160,6 +162,23 @@ impl Client {
             }
             changed.await;
         }
+    }
+
+    /// [`ready`](Self::ready) for up to `limit`.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// [`NoEndpoint`] if nothing can be picked by then, saying why; if the registry has not
+    /// answered, its last error is the source.
+    pub async fn ready_within(&self, limit: Duration) -> Result<(), NoEndpoint> {
+        if tokio::time::timeout(limit, self.ready()).await.is_ok() {
+            return Ok(());
+        }
+        let view = self.shared.view.load();
+        view.nothing()
+            .map_or(Ok(()), |reason| Err(self.shared.no_endpoint(&view, reason)))
     }
 
     /// The service this is a client of.

@@ -40,6 +40,10 @@ impl Shared {
     #[cold]
     pub(super) fn refuse(&self, view: &View, reason: NoEndpointReason) -> NoEndpoint {
         self.counters.refuse(reason);
+        self.no_endpoint(view, reason)
+    }
+
+    pub(super) fn no_endpoint(&self, view: &View, reason: NoEndpointReason) -> NoEndpoint {
         NoEndpoint::new(reason, self.service.clone(), view.source_of(reason))
     }
 }

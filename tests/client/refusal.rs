@@ -43,6 +43,10 @@ async fn a_registry_that_never_answers_is_the_source_of_what_is_not_yet_known() 
     for error in [
         client.pick(&ANY).unwrap_err(),
         client.local().pick(&ANY).unwrap_err(),
+        client
+            .ready_within(Duration::from_secs(1))
+            .await
+            .unwrap_err(),
     ] {
         assert_eq!(error.reason(), NoEndpointReason::NotYetKnown);
         let source = error.source().map(ToString::to_string).unwrap();
@@ -53,6 +57,21 @@ async fn a_registry_that_never_answers_is_the_source_of_what_is_not_yet_known() 
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(refusal(&client, &ANY), NoEndpointReason::NoneRegistered);
     assert!(client.last_error().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_to_be_ready_ends_with_the_first_endpoint_or_the_limit() {
+    let registry = ScriptedRegistry::with(&[]);
+    let client = client_of(&registry).build().await.unwrap();
+    let limit = Duration::from_secs(5);
+    let refused = client.ready_within(limit).await.unwrap_err();
+    assert_eq!(refused.reason(), NoEndpointReason::NoneRegistered);
+    assert_eq!(client.stats().refused_in_all(), 0, "nothing was picked");
+    let (ready, ()) = tokio::join!(client.ready_within(limit), async {
+        tokio::time::sleep(limit / 2).await;
+        registry.publish(&named(1));
+    });
+    assert!(ready.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

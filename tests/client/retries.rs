@@ -1,10 +1,11 @@
 //! How often calls are repeated, and for how long.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use plimsoll::balancers::{Random, RandomSubset};
 use plimsoll::{
     Attempt, AttemptExt, CallError, Client, ClientBuilder, Endpoint, NoEndpointReason, PickRequest,
     RetryBudget,
@@ -136,6 +137,27 @@ async fn a_new_endpoint_ends_the_pause_between_rounds() {
     sleep(5_100 * MS).await;
     registry.publish(&named(2));
     assert!(timeout(MS, call).await.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subset_that_has_been_tried_is_tried_anew() {
+    let registry = ScriptedRegistry::with(&named(9));
+    let subset = RandomSubset::new(Random::new(), 2).unwrap();
+    let builder = builder(&registry)
+        .with_balancer(subset)
+        .with_max_attempts(6);
+    let client = builder.build().await.unwrap();
+    let tried = Mutex::new(Vec::new());
+    let fail = async |endpoint: Arc<Endpoint>| -> Answer {
+        tried.lock().unwrap().push(endpoint.id().to_string());
+        Err(io::Error::other("broken")).or_retry()
+    };
+    client.call(&ANY, fail).await.unwrap_err();
+    let mut tried = tried.into_inner().unwrap();
+    assert_eq!(tried.len(), 6);
+    tried.sort_unstable();
+    tried.dedup();
+    assert_eq!(tried.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
