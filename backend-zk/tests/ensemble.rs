@@ -191,7 +191,9 @@ async fn an_ensemble_without_a_quorum_empties_no_list_and_heals() {
     // Longer than any session would have lasted, had there been anybody to end it.
     tokio::time::sleep((SESSION + SESSION).saturating_sub(lost.elapsed())).await;
     assert!(!late.state().is_live());
-    late.deregister().await.unwrap_err();
+    // Where no session could be had no claim was sent, and there is nothing to remove; otherwise
+    // nobody can say so yet.
+    let _confirmed_or_not = late.deregister().await;
     drop(late);
     tokio::task::block_in_place(|| scene.ensemble.heal());
     scene.is_whole_again(9).await;
