@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use plimsoll_discovery_api::{Endpoint, Pick, Rng};
 
+use super::shared::Shared;
 use super::{Client, NoEndpoint, PickRequest, View, trial};
 
 /// A handle of one task or thread on a [`Client`], which picks at a lower cost: it keeps the
@@ -51,20 +52,35 @@ impl LocalClient {
             refresh(&mut self.view, &self.client);
         }
         let (rng, clock) = (&mut self.rng, &*shared.clock);
-        let picked = if self.view.trials.is_empty() {
-            let picked = self.view.pick(key, excluded, rng, clock);
-            picked.map(|endpoint| Pick::new(&**endpoint))
-        } else {
-            let picked = self.view.pick_or_try(key, excluded, rng, clock);
-            picked.map(|(endpoint, is_trial)| trial::begin(&**endpoint, is_trial))
-        };
-        picked.map_err(|reason| shared.refuse(&self.view, reason))
+        if !self.view.trials.is_empty() {
+            return pick_or_try(&self.view, shared, key, excluded, rng);
+        }
+        match self.view.pick(key, excluded, rng, clock) {
+            Ok(endpoint) => Ok(Pick::new(&**endpoint)),
+            Err(reason) => Err(shared.refuse(&self.view, reason)),
+        }
     }
 
     /// The client behind the handle.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
+    }
+}
+
+/// Apart, so that picks stay small where they are inlined.
+#[cold]
+#[inline(never)]
+fn pick_or_try<'a>(
+    view: &'a View,
+    shared: &Shared,
+    key: Option<u64>,
+    excluded: &[Arc<Endpoint>],
+    rng: &mut Rng,
+) -> Result<Pick<&'a Endpoint>, NoEndpoint> {
+    match view.pick_or_try(key, excluded, rng, &*shared.clock) {
+        Ok((endpoint, is_trial)) => Ok(trial::begin(&**endpoint, is_trial)),
+        Err(reason) => Err(shared.refuse(view, reason)),
     }
 }
 

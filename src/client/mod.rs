@@ -98,16 +98,35 @@ impl Client {
     fn pick_by(&self, key: Option<u64>, excluded: &[Arc<Endpoint>]) -> Result<Pick, NoEndpoint> {
         let shared = &*self.shared;
         let view = shared.view.load();
-        let picked = shared.randomness.with(|rng| {
-            if view.trials.is_empty() {
-                let endpoint = view.pick(key, excluded, rng, &*shared.clock)?;
-                Ok(Pick::new(Arc::clone(endpoint)))
-            } else {
-                let (endpoint, is_trial) = view.pick_or_try(key, excluded, rng, &*shared.clock)?;
-                Ok(trial::begin(Arc::clone(endpoint), is_trial))
-            }
-        });
-        picked.map_err(|reason| shared.refuse(&view, reason))
+        if !view.trials.is_empty() {
+            return self.pick_or_try(&view, key, excluded);
+        }
+        match shared
+            .randomness
+            .with(|rng| view.pick(key, excluded, rng, &*shared.clock))
+        {
+            Ok(endpoint) => Ok(Pick::new(Arc::clone(endpoint))),
+            Err(reason) => Err(shared.refuse(&view, reason)),
+        }
+    }
+
+    /// Apart, so that picks stay small.
+    #[cold]
+    #[inline(never)]
+    fn pick_or_try(
+        &self,
+        view: &View,
+        key: Option<u64>,
+        excluded: &[Arc<Endpoint>],
+    ) -> Result<Pick, NoEndpoint> {
+        let shared = &*self.shared;
+        let picked = shared
+            .randomness
+            .with(|rng| view.pick_or_try(key, excluded, rng, &*shared.clock));
+        match picked {
+            Ok((endpoint, is_trial)) => Ok(trial::begin(Arc::clone(endpoint), is_trial)),
+            Err(reason) => Err(shared.refuse(view, reason)),
+        }
     }
 
     /// A pick for a call, which knows when it began; a refusal is not counted.

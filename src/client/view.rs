@@ -122,9 +122,13 @@ impl View {
         rng: &mut Rng,
         clock: &dyn Clock,
     ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
+        let picker = match &self.choice {
+            Ok(picker) => &**picker,
+            Err(nothing) => return Err(nothing.reason),
+        };
         if excluded.is_empty() {
             let mut context = PickContext::new(rng, clock).with_key(key);
-            self.picker()?
+            picker
                 .pick(&mut context)
                 .ok_or(NoEndpointReason::Unbalanceable)
         } else {
@@ -140,16 +144,12 @@ impl View {
         rng: &mut Rng,
         clock: &dyn Clock,
     ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
+        let picker = match &self.choice {
+            Ok(picker) => &**picker,
+            Err(nothing) => return Err(nothing.reason),
+        };
         let context = PickContext::new(rng, clock).with_key(key);
-        self.pick_other(self.picker()?, &mut context.with_exclusion(Some(exclusion)))
-    }
-
-    #[inline]
-    fn picker(&self) -> Result<&dyn Picker, NoEndpointReason> {
-        match &self.choice {
-            Ok(picker) => Ok(&**picker),
-            Err(nothing) => Err(nothing.reason),
-        }
+        self.pick_other(picker, &mut context.with_exclusion(Some(exclusion)))
     }
 
     /// What the picker chooses of those that are not excluded. One that names an excluded endpoint

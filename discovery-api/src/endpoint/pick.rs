@@ -16,31 +16,43 @@ use crate::Timestamp;
 #[must_use = "the request counts as cancelled as soon as the pick is dropped"]
 pub struct Pick<E: Deref<Target = Endpoint> = Arc<Endpoint>> {
     endpoint: E,
-    ended: bool,
-    trial: bool,
+    stage: Stage,
+}
+
+/// One byte, as two that are written apart and then moved together would be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    UnderWay,
+    /// Under way, and what becomes of it decides on the endpoint.
+    OnTrial,
+    Ended,
 }
 
 impl<E: Deref<Target = Endpoint>> Pick<E> {
     /// Counts a request on `endpoint`.
     #[inline]
     pub fn new(endpoint: E) -> Self {
-        Self::begin(endpoint, false)
+        Self::begin(endpoint, Stage::UnderWay)
     }
 
     /// Counts a request on `endpoint` that tries whether it may be
     /// [admitted](super::Admission) again; for who has [claimed](Endpoint::claim_trial) the trial.
     pub fn on_trial(endpoint: E) -> Self {
-        Self::begin(endpoint, true)
+        Self::begin(endpoint, Stage::OnTrial)
     }
 
     #[inline]
-    fn begin(endpoint: E, trial: bool) -> Self {
+    fn begin(endpoint: E, stage: Stage) -> Self {
         endpoint.begin();
-        Self {
-            endpoint,
-            ended: false,
-            trial,
-        }
+        Self { endpoint, stage }
+    }
+
+    /// Ends it; whether it was a trial.
+    #[inline]
+    fn close(&mut self) -> bool {
+        let was_trial = self.stage == Stage::OnTrial;
+        self.stage = Stage::Ended;
+        was_trial
     }
 
     /// The endpoint that was picked.
@@ -54,16 +66,18 @@ impl<E: Deref<Target = Endpoint>> Pick<E> {
     /// stays open, a response that is still being read. Ends rows of failures, and trials.
     pub fn answered(&mut self, now: Timestamp) {
         self.endpoint.mark_answered(now);
-        self.endpoint.recover(std::mem::take(&mut self.trial));
+        let trial = self.close();
+        self.stage = Stage::UnderWay;
+        self.endpoint.recover(trial);
     }
 
     /// Reports how the request ended.
     #[inline]
     pub fn finish(mut self, outcome: Outcome) {
-        self.ended = true;
-        self.endpoint.end(outcome, self.trial, None);
-        if outcome == Outcome::Cancelled {
-            self.endpoint.give_up(None, self.trial);
+        let trial = self.close();
+        self.endpoint.end(outcome, trial, None);
+        if trial && outcome == Outcome::Cancelled {
+            self.endpoint.give_up(None, trial);
         }
     }
 
@@ -75,19 +89,16 @@ impl<E: Deref<Target = Endpoint>> Pick<E> {
     /// `now` is of the clock that the client was given, with which balancers read what is learned
     /// here: [`SystemClock`](crate::SystemClock) unless it was given another.
     pub fn finish_at(mut self, outcome: Outcome, latency: Duration, now: Timestamp) {
-        self.ended = true;
+        let trial = self.close();
         let endpoint = &*self.endpoint;
-        endpoint.end(
-            outcome,
-            self.trial,
-            (outcome == Outcome::Success).then_some(latency),
-        );
+        let sample = (outcome == Outcome::Success).then_some(latency);
+        endpoint.end(outcome, trial, sample);
         match outcome {
             Outcome::Success => endpoint.mark_answered(now),
             Outcome::TimedOut => endpoint.bound_latency(latency),
             Outcome::Cancelled => {
                 endpoint.bound_latency(latency);
-                endpoint.give_up(Some((latency, now)), self.trial);
+                endpoint.give_up(Some((latency, now)), trial);
             }
             Outcome::Failure | Outcome::Unreachable => {}
         }
@@ -97,10 +108,10 @@ impl<E: Deref<Target = Endpoint>> Pick<E> {
     /// Reports how the request ended and how long it took. Report only latencies that say
     /// something of the endpoint: a quick failure is not a quick answer.
     pub fn finish_after(mut self, outcome: Outcome, latency: Duration) {
-        self.ended = true;
-        self.endpoint.end(outcome, self.trial, Some(latency));
-        if outcome == Outcome::Cancelled {
-            self.endpoint.give_up(None, self.trial);
+        let trial = self.close();
+        self.endpoint.end(outcome, trial, Some(latency));
+        if trial && outcome == Outcome::Cancelled {
+            self.endpoint.give_up(None, trial);
         }
     }
 }
@@ -108,9 +119,10 @@ impl<E: Deref<Target = Endpoint>> Pick<E> {
 impl<E: Deref<Target = Endpoint>> Drop for Pick<E> {
     #[inline]
     fn drop(&mut self) {
-        if !self.ended {
-            self.endpoint.end(Outcome::Cancelled, self.trial, None);
-            if self.trial {
+        if self.stage != Stage::Ended {
+            let trial = self.close();
+            self.endpoint.end(Outcome::Cancelled, trial, None);
+            if trial {
                 self.endpoint.give_up(None, true);
             }
         }
