@@ -26,6 +26,7 @@ use crate::task::OwnedTask;
 
 /// With fewer than half of the endpoints usable, the rest would carry more than twice their load.
 const FAIL_OPEN_BELOW: f64 = 0.5;
+
 /// Collects what a [`Client`] is to do; everything is checked in [`build`](Self::build).
 #[derive(Debug)]
 #[must_use]

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use plimsoll::balancers::{LeastLoad, LeastRequest, Random, RoundRobin};
-use plimsoll::{Balancer, Client, Outcome, PickRequest, View};
+use plimsoll::{Admission, Balancer, Client, Outcome, PickRequest, View};
 
 use crate::support::{ByKey, ScriptedRegistry, member, named};
 use crate::{ANY, client_of};
@@ -58,6 +59,35 @@ async fn a_pick_allocates_nothing_whether_it_is_granted_or_refused() {
     assert_no_allocation(LeastRequest::new()).await;
     assert_no_allocation(Random::new()).await;
     assert_no_allocation(RoundRobin::new()).await;
+}
+
+/// While an endpoint is tried that had been left out, picks take another way.
+#[tokio::test(start_paused = true)]
+async fn a_pick_allocates_nothing_while_an_endpoint_is_tried() {
+    let registry = ScriptedRegistry::with(&named(100));
+    let client = client_of(&registry).build().await.unwrap();
+    let sick = Arc::clone(&client.endpoints()[7]);
+    plimsoll::Pick::new(&*sick).finish(Outcome::Unreachable);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(sick.admission(), Admission::OnOffer);
+    let mut local = client.local();
+    // A trial that is given up is on offer again, for the next pick.
+    let allocated = allocations(|| {
+        for request in [&ANY, &PickRequest::keyed("user-17")] {
+            drop(client.pick(request).unwrap());
+            drop(local.pick(request).unwrap());
+        }
+        assert_eq!(sick.admission(), Admission::OnOffer);
+    });
+    assert_eq!(allocated, 0);
+    let trial = client.pick(&ANY).unwrap();
+    assert_eq!(sick.admission(), Admission::OnTrial);
+    let beside = allocations(|| {
+        client.pick(&ANY).unwrap().finish(Outcome::Success);
+        local.pick(&ANY).unwrap().finish(Outcome::Success);
+    });
+    assert_eq!(beside, 0);
+    drop(trial);
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub use self::rules::FailureAccrual;
 use self::judge::{Cause, Failing};
 use self::left_out::LeftOut;
 
+/// The share of the endpoints that must remain where those left out do answer, wrongly: with fewer
+/// the rest would carry more than twice their load.
+const LEAST_LEFT: f64 = 0.5;
+
 /// Between two looks at all endpoints, once so many in a row have found nothing to do: failures
 /// that change nothing may come by the thousand.
 const REST: Duration = Duration::from_millis(20);
@@ -148,7 +152,7 @@ impl Accrual {
         match cause {
             Cause::Unreachable | Cause::TimingOut | Cause::GivenUp => true,
             Cause::Failing | Cause::Outlier => {
-                remaining >= 1 && remaining as f64 >= self.rules.least_left * endpoints.len() as f64
+                remaining >= 1 && remaining as f64 >= LEAST_LEFT * endpoints.len() as f64
             }
         }
     }

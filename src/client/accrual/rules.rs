@@ -41,7 +41,6 @@ pub struct FailureAccrual {
     pub(super) first_pause: Duration,
     pub(super) max_pause: Duration,
     pub(super) interval: Duration,
-    pub(super) least_left: f64,
     pub(super) rates: SuccessRates,
 }
 
@@ -54,7 +53,6 @@ impl Default for FailureAccrual {
             first_pause: Duration::from_secs(2),
             max_pause: Duration::from_millis(4_500),
             interval: Duration::from_secs(10),
-            least_left: 0.5,
             rates: SuccessRates::default(),
         }
     }
