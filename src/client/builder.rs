@@ -172,7 +172,7 @@ impl ClientBuilder {
     }
 
     /// Lets a call take as long as its attempts do, and go on for as long as the
-    /// [retry budget](Self::with_retry_budget) lasts.
+    /// [retry budget](Self::with_retry_budget) lasts; where a service has one instance, for ever.
     pub fn without_call_timeout(mut self) -> Self {
         self.limits.call_timeout = None;
         self

@@ -24,7 +24,7 @@ impl Client {
     /// begins anew, the only endpoint of a service included: a restart of it costs time and no
     /// call. Every attempt but the first takes from the client's
     /// [retry budget](super::ClientBuilder::with_retry_budget); when that is empty the last error
-    /// stands.
+    /// stands, but for a service of one instance: there the call waits for its return.
     ///
     /// # Time
     /// Two limits hold. One is

@@ -44,7 +44,9 @@ impl Client {
         let dial = |endpoint: Arc<Endpoint>| async move {
             dial(&endpoint.instance(), limit).await.or_unreachable()
         };
-        let failed = match self.call_with_pick(request, dial).await {
+        // Nothing is done there before there is a connection.
+        let request = request.idempotent();
+        let failed = match self.call_with_pick(&request, dial).await {
             Ok((stream, pick)) => return Ok(Connection::new(stream, pick)),
             Err(CallError::NoEndpoint(error)) => return Err(error.into()),
             Err(failed) => failed,

@@ -37,9 +37,10 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(stream: TcpStream, mut pick: TimedPick) -> Self {
         let endpoint = Arc::clone(pick.endpoint());
-        // Whoever could not be reached can be now. Whoever did not answer may still not: the kernel
-        // accepts connections for a process that stands still.
-        if endpoint.given_up().is_none() && endpoint.timeouts() == 0 {
+        // Whoever could not be reached, and did not fail otherwise, is back. Whoever did not answer
+        // may still not: the kernel accepts connections for a process that stands still.
+        let is_reached = endpoint.consecutive_failures() == endpoint.unreachable();
+        if is_reached && endpoint.given_up().is_none() {
             pick.answered();
         }
         Self {

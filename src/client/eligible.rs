@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plimsoll_discovery_api::{Endpoint, Endpoints, Health, Instance, Status, Weight};
 
-use super::{NoEndpointReason, accrual};
+use super::NoEndpointReason;
 
 type Filter = Box<dyn Fn(&Instance) -> bool + Send + Sync>;
 
@@ -20,9 +20,7 @@ pub(super) struct Eligibility {
 #[derive(Debug)]
 pub(super) struct Selection {
     /// Sorted as the set is.
-    pub(super) eligible: Endpoints,
-    /// Those of them that may be had for one trial at a time only.
-    pub(super) trials: Endpoints,
+    pub(super) usable: Endpoints,
     /// Whether unusable endpoints had to be let in.
     pub(super) failing_open: bool,
     /// Why there are none; `None` if there are some.
@@ -35,12 +33,10 @@ impl Eligibility {
     /// What an instance says of itself (status, weight) and what the user's filters say is
     /// binding: the rest are candidates. What health checks and the registry suspect of a
     /// candidate is heeded only while enough others remain: when most look dead, the looking is
-    /// the likelier culprit, and the few left would be crowded out. What the client itself has
-    /// seen fail is left out of those, whoever remains.
+    /// the likelier culprit, and the few left would be crowded out.
     pub(super) fn select(&self, endpoints: &Endpoints) -> Selection {
         let nothing = |reason| Selection {
-            eligible: Arc::new([]),
-            trials: Arc::new([]),
+            usable: Arc::new([]),
             failing_open: false,
             nothing: Some(reason),
         };
@@ -65,7 +61,7 @@ impl Eligibility {
         if candidates.is_empty() {
             return nothing(NoEndpointReason::AllFiltered);
         }
-        let usable: Vec<_> = candidates
+        let usable: Vec<Arc<Endpoint>> = candidates
             .iter()
             .copied()
             .filter(|e| is_usable(e))
@@ -80,10 +76,8 @@ impl Eligibility {
         if usable.is_empty() {
             return nothing(NoEndpointReason::AllUnhealthy);
         }
-        let (eligible, trials) = accrual::admitted(usable);
         Selection {
-            eligible,
-            trials,
+            usable: usable.into(),
             failing_open,
             nothing: None,
         }
@@ -162,11 +156,7 @@ mod tests {
                 "{bound} with {unhealthy}"
             );
             let expected = if failing_open { 10 } else { 10 - unhealthy };
-            assert_eq!(
-                selection.eligible.len(),
-                expected,
-                "{bound} with {unhealthy}"
-            );
+            assert_eq!(selection.usable.len(), expected, "{bound} with {unhealthy}");
         }
     }
 
@@ -188,8 +178,8 @@ mod tests {
         let suspect = endpoint(1, |m| m.with_standing(Standing::Suspect { since }));
         let all: Endpoints = [endpoint(0, |m| m), suspect].into();
         let selection = rule(0.5).select(&all);
-        assert_eq!(selection.eligible.len(), 1);
-        assert!(Arc::ptr_eq(&selection.eligible[0], &all[0]));
+        assert_eq!(selection.usable.len(), 1);
+        assert!(Arc::ptr_eq(&selection.usable[0], &all[0]));
     }
 
     #[test]
@@ -215,8 +205,8 @@ mod tests {
         let all: Endpoints = out.iter().cloned().chain([Arc::clone(&sick)]).collect();
         let selection = rule(0.5).select(&all);
         assert!(selection.failing_open);
-        assert_eq!(selection.eligible.len(), 1);
-        assert!(Arc::ptr_eq(&selection.eligible[0], &sick));
+        assert_eq!(selection.usable.len(), 1);
+        assert!(Arc::ptr_eq(&selection.usable[0], &sick));
     }
 
     #[test]
@@ -225,7 +215,7 @@ mod tests {
         rule.filters.push(Box::new(|i| i.id().as_str() < "002"));
         rule.filters.push(Box::new(|i| i.id().as_str() > "000"));
         let selection = rule.select(&endpoints(5));
-        let ids: Vec<_> = selection.eligible.iter().map(|e| e.id().as_str()).collect();
+        let ids: Vec<_> = selection.usable.iter().map(|e| e.id().as_str()).collect();
         assert_eq!(ids, ["001"]);
         rule.filters.push(Box::new(|_| false));
         assert_eq!(

@@ -52,12 +52,12 @@ impl LocalClient {
             refresh(&mut self.view, &self.client);
         }
         let (rng, clock) = (&mut self.rng, &*shared.clock);
-        if !self.view.trials.is_empty() {
+        if !excluded.is_empty() || !self.view.trials.is_empty() {
             return pick_or_try(&self.view, shared, key, excluded, rng);
         }
-        match self.view.pick(key, excluded, rng, clock) {
-            Ok(endpoint) => Ok(Pick::new(&**endpoint)),
-            Err(reason) => Err(shared.refuse(&self.view, reason)),
+        match self.view.first_choice(key, rng, clock) {
+            Some(endpoint) => Ok(Pick::new(&**endpoint)),
+            None => Err(shared.refuse(&self.view, self.view.no_choice())),
         }
     }
 

@@ -98,15 +98,15 @@ impl Client {
     fn pick_by(&self, key: Option<u64>, excluded: &[Arc<Endpoint>]) -> Result<Pick, NoEndpoint> {
         let shared = &*self.shared;
         let view = shared.view.load();
-        if !view.trials.is_empty() {
+        if !excluded.is_empty() || !view.trials.is_empty() {
             return self.pick_or_try(&view, key, excluded);
         }
         match shared
             .randomness
-            .with(|rng| view.pick(key, excluded, rng, &*shared.clock))
+            .with(|rng| view.first_choice(key, rng, &*shared.clock))
         {
-            Ok(endpoint) => Ok(Pick::new(Arc::clone(endpoint))),
-            Err(reason) => Err(shared.refuse(&view, reason)),
+            Some(endpoint) => Ok(Pick::new(Arc::clone(endpoint))),
+            None => Err(shared.refuse(&view, view.no_choice())),
         }
     }
 

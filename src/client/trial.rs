@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Clock, Endpoint, Exclusion, Pick, Rng};
+use plimsoll_discovery_api::{Admission, Clock, Endpoint, Exclusion, Pick, Rng};
 
 use super::{NoEndpointReason, View};
 
@@ -27,7 +27,7 @@ impl View {
         let tried = Exclusion::listed(excluded);
         if key.is_some() {
             let endpoint = self.pick(key, excluded, rng, clock)?;
-            if !self.is_on_trial(endpoint) {
+            if endpoint.admission() == Admission::Admitted {
                 return Ok((endpoint, false));
             }
             if endpoint.claim_trial() {
@@ -40,17 +40,15 @@ impl View {
         {
             return Ok((endpoint, true));
         }
-        let on_trial = Exclusion::listed(&self.trials).and(Some(&tried));
+        // By what they are now: there may be many, and some have failed since the view was made.
+        let is_out = |endpoint: &Endpoint| endpoint.admission() != Admission::Admitted;
+        let on_trial = Exclusion::by(&is_out).and(Some(&tried));
         let endpoint = match self.pick_without(key, &on_trial, rng, clock) {
-            // All but those on trial have been tried: better a second request there than none.
+            // Only those on trial are left: better a second request there than none.
             Err(NoEndpointReason::AllExcluded) => self.pick(key, excluded, rng, clock)?,
             picked => picked?,
         };
         Ok((endpoint, false))
-    }
-
-    fn is_on_trial(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.trials.iter().any(|trial| Arc::ptr_eq(trial, endpoint))
     }
 }
 

@@ -10,7 +10,7 @@ use plimsoll_discovery_api::{
 use tokio::sync::{Notify, watch};
 
 use super::NoEndpointReason;
-use super::accrual::Accrual;
+use super::accrual::{self, Accrual};
 use super::eligible::{Eligibility, Selection};
 use super::shared::Shared;
 use super::view::{Choice, Nothing, View};
@@ -92,7 +92,10 @@ impl Updater {
                     }
                 },
                 () = self.health.verdicts.notified() => self.rebuild_due = true,
-                () = failures(self.accrual.as_mut()) => {}
+                () = failures(self.accrual.as_mut()) => {
+                    self.publish_if(|revised| revised);
+                    continue;
+                }
             }
             self.publish();
         }
@@ -148,16 +151,20 @@ impl Updater {
     }
 
     fn publish(&mut self) {
+        self.publish_if(|_| true);
+    }
+
+    /// Publishes what is known now, if `is_due`, which is told whether the failure accrual has
+    /// decided anything new.
+    fn publish_if(&mut self, is_due: fn(bool) -> bool) {
         let Some(snapshot) = self.snapshot.clone() else {
             return;
         };
         let before = self.shared.view.load_full();
-        if let Some(accrual) = &mut self.accrual {
-            accrual.revise(&self.endpoints, self.shared.service.as_str());
-        }
         // The user's balancer and filters run here; the updater must survive them.
-        match catch_unwind(AssertUnwindSafe(|| self.make(snapshot, &before))) {
-            Ok(view) => {
+        match catch_unwind(AssertUnwindSafe(|| self.make(snapshot, &before, is_due))) {
+            Ok(None) => {}
+            Ok(Some(view)) => {
                 log_failing_open(&self.shared, &before, &view);
                 self.rebuild_due = false;
                 self.shared.publish(view);
@@ -173,13 +180,24 @@ impl Updater {
         }
     }
 
-    fn make(&mut self, snapshot: Arc<Snapshot>, before: &View) -> View {
+    fn make(
+        &mut self,
+        snapshot: Arc<Snapshot>,
+        before: &View,
+        is_due: fn(bool) -> bool,
+    ) -> Option<View> {
         let Selection {
-            eligible,
-            trials,
+            usable,
             failing_open,
             nothing,
         } = self.eligibility.select(&self.endpoints);
+        let service = self.shared.service.as_str();
+        let revise = |accrual: &mut Accrual| accrual.revise(&self.endpoints, &usable, service);
+        let revised = self.accrual.as_mut().is_some_and(revise);
+        if !is_due(revised) {
+            return None;
+        }
+        let (eligible, trials) = accrual::admitted(usable);
         let unchanged = !self.rebuild_due && is_same(&eligible, &before.eligible);
         let choice = match nothing {
             _ if unchanged && nothing == before.nothing() => before.choice.clone(),
@@ -191,7 +209,7 @@ impl Updater {
             }
         };
         let endpoints = Arc::clone(&self.endpoints);
-        View {
+        Some(View {
             generation: 0,
             snapshot: Some(snapshot),
             endpoints,
@@ -199,7 +217,7 @@ impl Updater {
             trials,
             failing_open,
             choice,
-        }
+        })
     }
 
     fn build(&mut self, eligible: &Endpoints) -> Choice {

@@ -114,7 +114,20 @@ impl View {
         self.choice.as_ref().err().map(|nothing| nothing.reason)
     }
 
+    /// The balancer's choice among all; `None` if it has none, or there is nothing to choose from.
+    /// A reference alone comes back in a register.
     #[inline]
+    pub(super) fn first_choice(
+        &self,
+        key: Option<u64>,
+        rng: &mut Rng,
+        clock: &dyn Clock,
+    ) -> Option<&Arc<Endpoint>> {
+        let picker = self.choice.as_ref().ok()?;
+        picker.pick(&mut PickContext::new(rng, clock).with_key(key))
+    }
+
+    /// The balancer's choice among those that are not listed here.
     pub(super) fn pick(
         &self,
         key: Option<u64>,
@@ -122,21 +135,21 @@ impl View {
         rng: &mut Rng,
         clock: &dyn Clock,
     ) -> Result<&Arc<Endpoint>, NoEndpointReason> {
-        let picker = match &self.choice {
-            Ok(picker) => &**picker,
-            Err(nothing) => return Err(nothing.reason),
-        };
         if excluded.is_empty() {
-            let mut context = PickContext::new(rng, clock).with_key(key);
-            picker
-                .pick(&mut context)
-                .ok_or(NoEndpointReason::Unbalanceable)
+            let choice = self.first_choice(key, rng, clock);
+            choice.ok_or_else(|| self.no_choice())
         } else {
             self.pick_without(key, &Exclusion::listed(excluded), rng, clock)
         }
     }
 
+    /// Why [`first_choice`](Self::first_choice) has none.
     #[cold]
+    pub(super) fn no_choice(&self) -> NoEndpointReason {
+        self.nothing().unwrap_or(NoEndpointReason::Unbalanceable)
+    }
+
+    /// The balancer's choice among those that are not excluded.
     pub(super) fn pick_without(
         &self,
         key: Option<u64>,

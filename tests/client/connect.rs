@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::client_of;
-use crate::support::{First, ScriptedRegistry, member_at};
+use crate::support::{First, ScriptedRegistry, eventually, member_at};
 
 async fn listening(id: &str) -> (TcpListener, Member) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -156,17 +156,9 @@ async fn nothing_to_connect_to_is_told_from_connections_that_failed() {
 
 #[tokio::test]
 async fn an_endpoint_that_does_not_answer_is_given_up_in_time() {
-    // A full queue of a listener that nobody accepts from: further handshakes are not answered.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let listener = socket.listen(1).unwrap();
-    let address = listener.local_addr().unwrap();
     let limit = Duration::from_millis(200);
-    let mut queued = Vec::new();
-    while let Ok(stream) = tokio::time::timeout(limit, TcpStream::connect(address)).await {
-        queued.push(stream.unwrap());
-        assert!(queued.len() < 100, "the queue never fills");
-    }
+    let (listener, _queued) = full_queue().await;
+    let address = listener.local_addr().unwrap();
     let registry = ScriptedRegistry::with(&[member_at("a", address.port())]);
     let client = client_of(&registry)
         .with_connect_timeout(limit)
@@ -223,4 +215,68 @@ async fn connecting_can_be_spawned_and_dropping_it_counts_as_cancelled() {
 
 async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_hangs_up_on_everybody_is_left_out() {
+    let (bad, a) = listening("a").await;
+    let (good, b) = listening("b").await;
+    let _bad = tokio::spawn(async move {
+        loop {
+            let (stream, _) = bad.accept().await.unwrap();
+            // What is unread when a socket is closed makes the kernel reset the connection.
+            stream.readable().await.unwrap();
+        }
+    });
+    let _good = tokio::spawn(async move {
+        let mut open = Vec::new();
+        loop {
+            open.push(good.accept().await.unwrap());
+        }
+    });
+    let client = in_order(&[a, b]).await;
+    for _ in 0..5 {
+        let mut connection = client.connect().await.unwrap();
+        assert_eq!(connection.endpoint().id().as_str(), "a");
+        connection.write_all(b"hello").await.unwrap();
+        assert!(connection.read_u8().await.is_err());
+    }
+    eventually("it is left out", || client.stats().eligible == 1).await;
+    assert_eq!(
+        client.connect().await.unwrap().endpoint().id().as_str(),
+        "b"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_the_limit_of_an_attempt_ends_is_made_elsewhere() {
+    let (full, queued) = full_queue().await;
+    let (_listener, b) = listening("b").await;
+    let registry = ScriptedRegistry::with(&[member_at("a", full.local_addr().unwrap().port()), b]);
+    let client = client_of(&registry)
+        .with_balancer(First::default())
+        .with_attempt_timeout(Duration::from_millis(200))
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(
+        client.connect().await.unwrap().endpoint().id().as_str(),
+        "b"
+    );
+    drop(queued);
+}
+
+/// A listener whose queue is full, as nobody accepts from it: further handshakes are not answered.
+async fn full_queue() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let limit = Duration::from_millis(200);
+    let mut queued = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(limit, TcpStream::connect(address)).await {
+        queued.push(stream.unwrap());
+        assert!(queued.len() < 100, "the queue never fills");
+    }
+    (listener, queued)
 }

@@ -390,6 +390,8 @@ async fn rules_out_of_range_are_refused_by_name() {
         (rules().with_pauses(Duration::ZERO, MS), "first_pause"),
         (rules().with_pauses(2 * MS, MS), "max_pause"),
         (rules().with_interval(Duration::ZERO), "interval"),
+        (rules().with_interval(Duration::MAX), "interval"),
+        (rules().with_pauses(MS, Duration::MAX), "max_pause"),
     ] {
         let error = builder(&registry)
             .with_failure_accrual(rules)
@@ -405,4 +407,100 @@ async fn rules_out_of_range_are_refused_by_name() {
         );
     }
     assert_eq!(registry.watchers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_filters_leave_is_what_must_remain() {
+    let registry = ScriptedRegistry::with(&named(9));
+    let builder = builder(&registry).with_filter(|instance| instance.id().as_str() < "003");
+    let client = builder.build().await.unwrap();
+    for index in 0..2 {
+        for _ in 0..5 {
+            plimsoll::Pick::new(&*endpoint(&client, index)).finish(Outcome::Failure);
+        }
+        settle().await;
+    }
+    assert_eq!(client.stats().eligible, 2, "two of three, and not one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_may_be_picked_being_out_is_an_outage_of_all() {
+    let registry = ScriptedRegistry::with(&named(9));
+    let builder = builder(&registry).with_filter(|instance| instance.id().as_str() < "003");
+    let client = builder.build().await.unwrap();
+    for index in 0..3 {
+        plimsoll::Pick::new(&*endpoint(&client, index)).finish(Outcome::Unreachable);
+    }
+    settle().await;
+    assert_eq!(client.stats().eligible, 3);
+    let first = calls(&client, 9, &[], refused).await;
+    assert_eq!(
+        first.len(),
+        3,
+        "each is tried as soon as one is back: {first:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outlier_that_answers_while_all_others_are_dead_is_back() {
+    let client = client(6).await;
+    for round in 0..200 {
+        for (index, endpoint) in client.endpoints().iter().enumerate() {
+            let fails = index == 2 && round % 2 == 0;
+            let outcome = if fails {
+                Outcome::Failure
+            } else {
+                Outcome::Success
+            };
+            plimsoll::Pick::new(&**endpoint).finish(outcome);
+        }
+    }
+    sleep(10_100 * MS).await;
+    assert_eq!(endpoint(&client, 2).admission(), Admission::LeftOut);
+    for index in [0, 1, 3, 4, 5] {
+        plimsoll::Pick::new(&*endpoint(&client, index)).finish(Outcome::Unreachable);
+    }
+    settle().await;
+    let dead = ["000", "001", "003", "004", "005"];
+    let first = calls(&client, 1_000, &dead, refused).await;
+    assert!(first["002"] >= 990, "{first:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_given_up_at_once_is_no_failed_trial() {
+    let client = client(3).await;
+    calls(&client, 100, &[], refused).await;
+    let sick = endpoint(&client, 1);
+    plimsoll::Pick::new(&*sick).finish(Outcome::Unreachable);
+    sleep(2_001 * MS).await;
+    for (waited, admission) in [
+        (Duration::ZERO, Admission::OnOffer),
+        (MS * 50, Admission::LeftOut),
+    ] {
+        assert_eq!(sick.admission(), Admission::OnOffer);
+        let hang = async |_: Arc<Endpoint>| -> Answer { std::future::pending().await };
+        let call = tokio::time::timeout(waited, client.call(&ANY, hang));
+        assert!(call.await.is_err());
+        settle().await;
+        assert_eq!(sick.admission(), admission, "after {waited:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_that_change_nothing_make_no_new_view() {
+    let client = client(3).await;
+    settle().await;
+    let before = client.view();
+    let fine = endpoint(&client, 1);
+    for _ in 0..100 {
+        for outcome in [Outcome::TimedOut, Outcome::Success] {
+            plimsoll::Pick::new(&*fine).finish(outcome);
+        }
+        // Told of, and undecided, as nobody else has answered.
+        let now = plimsoll::Clock::now(&TokioClock);
+        plimsoll::Pick::new(&*fine).finish_at(Outcome::Cancelled, MS, now);
+        sleep(MS).await;
+    }
+    sleep(11_000 * MS).await;
+    assert!(Arc::ptr_eq(&before, &client.view()));
 }

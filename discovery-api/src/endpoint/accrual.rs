@@ -112,7 +112,8 @@ impl Endpoint {
     /// then makes a [`Pick::on_trial`](super::Pick::on_trial).
     #[must_use]
     pub fn claim_trial(&self) -> bool {
-        self.turn(Admission::OnOffer, Admission::OnTrial)
+        // A look first, as most find it taken: an exchange that fails costs all others the line.
+        self.admission() == Admission::OnOffer && self.turn(Admission::OnOffer, Admission::OnTrial)
     }
 
     /// Requests in a row that could not reach it.
@@ -218,7 +219,10 @@ impl Endpoint {
         self.hot.streak.add(GIVEN_UP);
         let since = self.accrual.given_up_since.load(Ordering::Relaxed);
         let answers_others = self.answered_at().is_some_and(|at| at.as_nanos() > since);
-        if trial {
+        if trial && self.latency().is_some_and(|mean| waited < mean) {
+            // Too soon for an answer.
+            self.turn(Admission::OnTrial, Admission::OnOffer);
+        } else if trial {
             self.fail_trial();
         } else if self.admission() == Admission::Admitted && !answers_others {
             self.raise();

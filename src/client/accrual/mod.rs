@@ -90,20 +90,28 @@ impl Accrual {
         let next_offer = self.left_out.iter().map(LeftOut::offer_at).min();
         let times = [Some(self.compare_at), next_offer, self.look_again];
         let next = times.into_iter().flatten().min().unwrap_or(self.compare_at);
+        // The rest comes first: an alarm that has been taken would be lost with the future.
+        let raised = async {
+            tokio::time::sleep_until(self.rested_at).await;
+            self.alarm.raised.notified().await;
+        };
         tokio::select! {
-            () = self.alarm.raised.notified() => {
-                (self.look_again, self.look_after) = (None, Some(LOOK_AGAIN.0));
-                tokio::time::sleep_until(self.rested_at).await;
-            }
+            () = raised => (self.look_again, self.look_after) = (None, Some(LOOK_AGAIN.0)),
             () = tokio::time::sleep_until(next) => {}
         }
     }
 
-    /// Decides anew who of `endpoints` is left out, and who may be tried; `service` is for the log.
-    pub(super) fn revise(&mut self, endpoints: &Endpoints, service: &str) {
+    /// Decides anew who of `usable` is left out, and who may be tried; returns whether any of that is
+    /// new. `members` are those and all others, `service` is for the log.
+    pub(super) fn revise(
+        &mut self,
+        members: &Endpoints,
+        usable: &Endpoints,
+        service: &str,
+    ) -> bool {
         let at = Instant::now();
         let before = self.left_out.len();
-        self.left_out.retain(|out| out.stays(endpoints, service));
+        self.left_out.retain(|out| out.stays(members, service));
         let mut changed = before != self.left_out.len();
         for out in &mut self.left_out {
             changed |= out.advance(&self.rules, at, &mut self.rng);
@@ -111,20 +119,20 @@ impl Accrual {
         let Failing {
             mut found,
             undecided,
-        } = judge::failing(&self.rules, endpoints);
+        } = judge::failing(&self.rules, usable);
         if self.compare_at <= at {
             self.compare_at = at + self.rules.interval;
-            found.extend(judge::outliers(&self.rules, endpoints));
-            endpoints.iter().for_each(|endpoint| endpoint.count_anew());
+            found.extend(judge::outliers(&self.rules, usable));
+            members.iter().for_each(|endpoint| endpoint.count_anew());
         }
         for (endpoint, cause) in found {
-            if endpoint.admission() == Admission::Admitted && self.may_leave_out(endpoints, cause) {
+            if is_in(&endpoint) && may_leave_out(usable, cause) {
                 changed = true;
                 let out = LeftOut::new(endpoint, cause, &self.rules, at, &mut self.rng, service);
                 self.left_out.push(out);
             }
         }
-        self.end_outage(endpoints, at);
+        changed |= self.mark_outage(usable, at);
         self.idle_looks = if changed {
             0
         } else {
@@ -143,45 +151,83 @@ impl Accrual {
                 .map(|pause| pause * 2)
                 .filter(|next| *next <= last);
         }
+        changed
     }
 
-    /// Where no answer came at all, everybody may be left out: if all are, all are picked from.
-    /// Where answers came, wrong ones, only as many as the others can do without.
-    fn may_leave_out(&self, endpoints: &Endpoints, cause: Cause) -> bool {
-        let remaining = endpoints.len().saturating_sub(self.left_out.len() + 1);
-        match cause {
-            Cause::Unreachable | Cause::TimingOut | Cause::GivenUp => true,
-            Cause::Failing | Cause::Outlier => {
-                remaining >= 1 && remaining as f64 >= LEAST_LEFT * endpoints.len() as f64
-            }
-        }
-    }
-
-    /// Offers everybody for a trial as soon as one is back after all were out: it could not carry
-    /// what all of them did.
-    fn end_outage(&mut self, endpoints: &Endpoints, at: Instant) {
-        let all_out = !endpoints.is_empty() && self.left_out.len() >= endpoints.len();
+    /// While all are out, all are picked from, and none is on trial. Whoever is left out without
+    /// having failed last, say for its rate, has nothing to prove then. As soon as one is back, all
+    /// others are offered for a trial: it could not carry what all of them did.
+    fn mark_outage(&mut self, usable: &Endpoints, at: Instant) -> bool {
+        let all_out = !usable.is_empty() && !usable.iter().any(is_in);
+        let mut changed = false;
         if self.all_out && !all_out {
             self.left_out.iter_mut().for_each(|out| out.offer_now(at));
+            changed = true;
         }
         self.all_out = all_out;
+        if all_out {
+            for endpoint in usable.iter().filter(|endpoint| has_no_row(endpoint)) {
+                endpoint.set_admission(Admission::Admitted);
+                changed = true;
+            }
+        }
+        changed
     }
+}
+
+/// Where no answer came at all, everybody may be left out: if all are, all are picked from. Where
+/// answers came, wrong ones, only as many as the others can do without.
+fn may_leave_out(usable: &Endpoints, cause: Cause) -> bool {
+    let remaining = usable.iter().filter(|endpoint| is_in(endpoint)).count() - 1;
+    match cause {
+        Cause::Unreachable | Cause::TimingOut | Cause::GivenUp => true,
+        Cause::Failing | Cause::Outlier => {
+            remaining >= 1 && remaining as f64 >= LEAST_LEFT * usable.len() as f64
+        }
+    }
+}
+
+fn is_in(endpoint: &Arc<Endpoint>) -> bool {
+    endpoint.admission() == Admission::Admitted
+}
+
+/// Whether its last request was neither a failure nor given up.
+fn has_no_row(endpoint: &Endpoint) -> bool {
+    endpoint.consecutive_failures() == 0 && endpoint.given_up().is_none()
 }
 
 /// Of `usable` endpoints, those to pick among, and which of these may be had for one trial at a
 /// time only. If every one is left out, none is: whoever must fail may as well try.
-pub(super) fn admitted(usable: Vec<Arc<Endpoint>>) -> (Endpoints, Endpoints) {
-    let is_in = |endpoint: &Arc<Endpoint>| endpoint.admission() == Admission::Admitted;
-    let on_trial = |endpoint: &Arc<Endpoint>| {
+pub(super) fn admitted(usable: Endpoints) -> (Endpoints, Endpoints) {
+    let is_tried = |endpoint: &&Arc<Endpoint>| {
         matches!(
             endpoint.admission(),
             Admission::OnOffer | Admission::OnTrial
         )
     };
-    if !usable.iter().any(is_in) {
-        return (usable.into(), Arc::new([]));
+    let none: Endpoints = Arc::new([]);
+    if usable.iter().all(is_in) || !usable.iter().any(is_in) {
+        return (usable, none);
     }
-    let trials: Endpoints = usable.iter().filter(|e| on_trial(e)).cloned().collect();
-    let eligible = usable.into_iter().filter(|e| is_in(e) || on_trial(e));
-    (eligible.collect(), trials)
+    let trials: Endpoints = usable.iter().filter(is_tried).cloned().collect();
+    let eligible = usable.iter().filter(|e| is_in(e) || is_tried(e));
+    (eligible.cloned().collect(), trials)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_outlives_a_look_that_is_dropped_while_it_rests() {
+        let mut accrual = Accrual::new(FailureAccrual::new(), Rng::from_seed(1));
+        let nobody: Endpoints = Arc::new([]);
+        for _ in 0..=IDLE_LOOKS {
+            accrual.revise(&nobody, &nobody, "s");
+        }
+        accrual.alarm.raised.notify_one();
+        let dropped = tokio::time::timeout(REST / 2, accrual.due()).await;
+        assert!(dropped.is_err(), "it rests");
+        assert!(tokio::time::timeout(REST, accrual.due()).await.is_ok());
+    }
 }

@@ -8,6 +8,9 @@ use tokio::sync::Notify;
 
 use crate::invalid::invalid_config;
 
+/// A clock that counts from the start of a machine can be read so far ahead.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// From when on a client leaves an endpoint out, and for how long.
 ///
 /// A client does so by default, whatever its balancer: what the registry says of a dead server
@@ -85,7 +88,7 @@ impl FailureAccrual {
         self
     }
 
-    /// The pause before the first trial, above zero, and the longest, not less; each is twice the
+    /// The pause before the first trial, above zero, and the longest, not less, up to a year; each is twice the
     /// one before, less up to a tenth at random. Default: 2 s and 4.5 s, so that a server which is
     /// back has its share within 5 s.
     pub fn with_pauses(mut self, first: Duration, max: Duration) -> Self {
@@ -93,7 +96,7 @@ impl FailureAccrual {
         self
     }
 
-    /// How often success rates are compared: above zero. Default: 10 s, as in Envoy.
+    /// How often success rates are compared: above zero, up to a year. Default: 10 s, as in Envoy.
     pub fn with_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -123,6 +126,18 @@ impl FailureAccrual {
         }
         if self.interval.is_zero() {
             return Err(invalid_config("failure_accrual.interval", "0s", "is zero"));
+        }
+        for (field, span) in [
+            ("failure_accrual.max_pause", self.max_pause),
+            ("failure_accrual.interval", self.interval),
+        ] {
+            if span > LONGEST {
+                return Err(invalid_config(
+                    field,
+                    format!("{span:?}"),
+                    "is longer than a year",
+                ));
+            }
         }
         Ok(())
     }
