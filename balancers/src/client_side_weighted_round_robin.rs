@@ -207,6 +207,7 @@ impl ClientSideWeightedRoundRobinPicker {
     /// Passes over those that are excluded, whose turns are lost. Where that takes too long, all
     /// are looked at and chance decides, in the same proportions.
     #[cold]
+    #[inline(never)]
     fn other(&self, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
         for _ in 0..MAX_PASSES {
             let due = &self.endpoints[self.table.next(&self.counter)];

@@ -21,6 +21,7 @@ pub(crate) fn only<'a>(
 /// the same `key`, as [`Rendezvous`](crate::Rendezvous) draws. O(n): for when an algorithm's own
 /// order does not come to one that is left within a bounded number of steps.
 #[cold]
+#[inline(never)]
 pub(crate) fn by_key(
     endpoints: &[Arc<Endpoint>],
     key: u64,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, Error, PickContext, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Endpoint, Endpoints, Error, Exclusion, PickContext, Picker, Result,
+};
 
 use crate::eligible::weighed;
 use crate::hash;
@@ -128,13 +130,20 @@ impl Picker for MaglevPicker {
         let key = hash::key(context);
         let index = match context.exclusion() {
             None => self.find(key, |_| true),
-            Some(exclusion) => {
-                let is_left = |index: usize| !exclusion.excludes(&self.endpoints[index]);
-                self.find(key, is_left)
-                    .or_else(|| by_key(&self.endpoints, key, is_left))
-            }
+            Some(exclusion) => self.other(key, exclusion),
         };
         self.endpoints.get(index?)
+    }
+}
+
+impl MaglevPicker {
+    /// The next for `key` that is left. Apart, so that picks without exclusion stay small.
+    #[cold]
+    #[inline(never)]
+    fn other(&self, key: u64, exclusion: &Exclusion<'_>) -> Option<usize> {
+        let is_left = |index: usize| !exclusion.excludes(&self.endpoints[index]);
+        self.find(key, is_left)
+            .or_else(|| by_key(&self.endpoints, key, is_left))
     }
 }
 

@@ -198,6 +198,7 @@ impl OutlierEjectionPicker {
     /// What the inner one picks of those that are not ejected. One that turns out to have failed
     /// too often is ejected on the spot, and another is picked: there are fewer each time.
     #[cold]
+    #[inline(never)]
     fn other(&self, now: Timestamp, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
         let endpoints = self.detector.endpoints();
         let is_out = |endpoint: &Endpoint| endpoint.ejected_until().is_some_and(|end| now < end);

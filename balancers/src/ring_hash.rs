@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use plimsoll_discovery_api::{Balancer, Endpoint, Endpoints, PickContext, Picker, Result};
+use plimsoll_discovery_api::{
+    Balancer, Endpoint, Endpoints, Exclusion, PickContext, Picker, Result,
+};
 
 use crate::eligible::eligible;
 use crate::hash;
@@ -123,13 +125,20 @@ impl Picker for RingHashPicker {
         let key = hash::key(context);
         let index = match context.exclusion() {
             None => Some(self.ring.at(place(key))),
-            Some(exclusion) => {
-                let is_left = |index: usize| !exclusion.excludes(&self.endpoints[index]);
-                self.find(key, is_left)
-                    .or_else(|| by_key(&self.endpoints, key, is_left))
-            }
+            Some(exclusion) => self.other(key, exclusion),
         };
         self.endpoints.get(index?)
+    }
+}
+
+impl RingHashPicker {
+    /// The next for `key` that is left. Apart, so that picks without exclusion stay small.
+    #[cold]
+    #[inline(never)]
+    fn other(&self, key: u64, exclusion: &Exclusion<'_>) -> Option<usize> {
+        let is_left = |index: usize| !exclusion.excludes(&self.endpoints[index]);
+        self.find(key, is_left)
+            .or_else(|| by_key(&self.endpoints, key, is_left))
     }
 }
 

@@ -125,6 +125,7 @@ impl Picker for RoundRobinPicker {
 impl RoundRobinPicker {
     /// Passes over those that are excluded: their turns are lost, so that the others' stay even.
     #[cold]
+    #[inline(never)]
     fn other(&self, exclusion: &Exclusion<'_>) -> Option<&Arc<Endpoint>> {
         let size = self.endpoints.len();
         let mut due = self.turn.take(size);

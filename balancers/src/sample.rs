@@ -124,6 +124,7 @@ impl Sampler {
     /// Whether a draw is refused says nothing of what the next one brings, so it does not matter
     /// for the shares after how many refusals all are looked at.
     #[cold]
+    #[inline(never)]
     fn others(&self, context: &mut PickContext<'_>, endpoints: &Endpoints, count: usize) -> Drawn {
         let count = count.min(endpoints.len());
         let mut drawn = Drawn::none();

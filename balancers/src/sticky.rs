@@ -167,6 +167,7 @@ impl StickyPicker {
     /// While a key's endpoint is excluded, it has a second one, and a third, which are remembered
     /// under names derived from the key; and it returns.
     #[cold]
+    #[inline(never)]
     fn other(&self, key: Option<u64>, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
         for alternative in 1..=ALTERNATIVES {
             let name = hash::mix(key.unwrap_or(KEYLESS).wrapping_add(alternative));

@@ -165,6 +165,7 @@ impl WeightedRoundRobinPicker {
     /// proportions. Where that takes too long, as one that weighs nearly everything is excluded,
     /// chance decides.
     #[cold]
+    #[inline(never)]
     fn other(&self, context: &mut PickContext<'_>) -> Option<&Arc<Endpoint>> {
         for _ in 0..MAX_PASSES {
             let due = &self.endpoints[self.order.take()];

@@ -59,6 +59,8 @@ impl<'a> Exclusion<'a> {
     }
 
     /// Whether `endpoint` must not be picked.
+    // Never inlined: it would make every picker larger for the sake of its rarest road.
+    #[inline(never)]
     #[must_use]
     pub fn excludes(&self, endpoint: &Endpoint) -> bool {
         let same = |other: &Arc<Endpoint>| {
