@@ -34,7 +34,7 @@ fault! {
 }
 
 fault! {
-    #[ignore = "measures, for minutes; see the README"]
+    #[ignore = "measures, for minutes; see TESTING.md"]
     async fn measure_bursts(bench: Memory) {
         for count in [500, 1_000] {
             for _ in 0..2 {

@@ -76,7 +76,7 @@ fault! {
 }
 
 fault! {
-    #[ignore = "measures, for minutes; see the README"]
+    #[ignore = "measures, for minutes; see benches/README.md"]
     async fn measure_bursts_beside_the_bare_client(stage: Stage, "--unsafe-no-fsync=false") {
         for count in counts(&[1_000, 2_000, 5_000, 10_000]) {
             for _ in 0..3 {
@@ -95,7 +95,7 @@ fault! {
 }
 
 fault! {
-    #[ignore = "measures, for minutes; see the README"]
+    #[ignore = "measures, for minutes; see benches/README.md"]
     async fn measure_bursts_at_a_slowed_server(stage: Stage, "--unsafe-no-fsync=false") {
         for count in counts(&[2_000, 5_000]) {
             for _ in 0..2 {
@@ -116,7 +116,7 @@ fault! {
 }
 
 fault! {
-    #[ignore = "measures, for minutes; see the README"]
+    #[ignore = "measures, for minutes; see benches/README.md"]
     async fn measure_two_hundred_handles_after_a_wiped_restart(stage: Stage, "--unsafe-no-fsync=false") {
         let handles: Vec<_> = (0..200).map(|_| handle(&stage)).collect();
         let mut bursts = Vec::new();

@@ -50,7 +50,7 @@ fault! {
 }
 
 fault! {
-    #[ignore = "measures, for minutes; see the README"]
+    #[ignore = "measures, for minutes; see TESTING.md"]
     async fn measure_bursts(bench: Bench) {
         for count in [1_000, 5_000, 10_000, 20_000] {
             for _ in 0..2 {
