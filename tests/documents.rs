@@ -1,4 +1,5 @@
-//! What documents name is there: the tests that `TESTING.md` of a backend says prove a claim.
+//! What documents name is there: the tests that `TESTING.md` of a backend says prove a claim, the
+//! decisions, the files that are linked to.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::collections::HashMap;
@@ -42,6 +43,52 @@ fn every_test_that_a_list_of_claims_names_is_there() {
             );
         }
     }
+}
+
+#[test]
+fn every_decision_is_in_the_index_and_fits_on_a_page() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/decisions");
+    let index = fs::read_to_string(directory.join("README.md")).unwrap();
+    let pages: Vec<_> = fs::read_dir(&directory).unwrap().collect();
+    assert!(pages.len() > 10, "{} pages", pages.len());
+    for page in pages {
+        let page = page.unwrap();
+        let name = page.file_name().into_string().unwrap();
+        let lines = fs::read_to_string(page.path()).unwrap().lines().count();
+        assert!(lines < 60, "{name} has {lines} lines");
+        assert!(
+            name == "README.md" || index.contains(&format!("({name})")),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_file_that_a_document_links_to_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories = vec![root.to_path_buf()];
+    let mut links = 0;
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                directories.push(path);
+            } else if name.ends_with(".md") {
+                let text = fs::read_to_string(&path).unwrap();
+                for link in text.split("](").skip(1) {
+                    let link = link.split([')', '#']).next().unwrap();
+                    // Pages elsewhere, places on the same page, and items that rustdoc finds.
+                    if link.is_empty() || link.contains("://") || link.contains("::") {
+                        continue;
+                    }
+                    links += 1;
+                    assert!(directory.join(link).exists(), "{}: {link}", path.display());
+                }
+            }
+        }
+    }
+    assert!(links > 10, "{links} links");
 }
 
 /// The tests that a line names, each with the file that it names right before it, if it does.
