@@ -1,4 +1,4 @@
-//! Connecting, and finding out what the server understands.
+//! Connecting.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,42 +6,15 @@ use std::time::Duration;
 use plimsoll_backend_kit::addresses;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout, timeout_at};
-use zookeeper_client::{
-    Acls, Client, Connector, CreateMode, Error as Native, SessionInfo, SessionState, StateWatcher,
-};
+use zookeeper_client::{Client, Connector, Error as Native, SessionInfo};
 
 use crate::builder::Config;
 use crate::error::failed;
 use crate::login::Login;
 
-/// What the server at the other end understands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Abilities {
-    /// Watches on whole branches and reads of several nodes at once: since 3.6.
-    pub(crate) branches: bool,
-    /// Nodes that go when they are empty: since 3.5.1.
-    pub(crate) containers: bool,
-    /// Creations that tell what they have created: since 3.5.0, and nothing works without.
-    creations: bool,
-}
-
-impl Default for Abilities {
-    /// What every release of the last years understands.
-    fn default() -> Self {
-        Self {
-            branches: true,
-            containers: true,
-            creations: true,
-        }
-    }
-}
-
 /// Connects to one of the hosts, each of which is given the time that is set for one: to the session
 /// `former`, or for a new one.
-pub(crate) async fn connect(
-    config: &Config,
-    former: Option<SessionInfo>,
-) -> Result<(Client, Abilities)> {
+pub(crate) async fn connect(config: &Config, former: Option<SessionInfo>) -> Result<Client> {
     let limit = config.connect_timeout;
     let hosts = hosts(config).await;
     let round = round(config, hosts.len());
@@ -54,14 +27,8 @@ pub(crate) async fn connect(
         .with_context("waited", format!("{round:?}")));
     };
     let client = client.map_err(|native| not_connected(native, config))?;
-    let abilities = abilities(&client, limit).await;
-    if !abilities.creations {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "a ZooKeeper server before 3.5",
-        ));
-    }
-    Ok((client, abilities))
+    check_release(&client, limit).await?;
+    Ok(client)
 }
 
 /// The hosts, with each address of a name in its place: the client library tries the addresses of
@@ -148,69 +115,22 @@ async fn open(connector: Connector, hosts: &[String], config: &Config) -> Result
     }
 }
 
-/// Asks the server what it understands, before anybody else asks it for anything: to a request that
-/// it does not know, a server says so and then closes the connection, with all that was under way.
+/// Asks the server for what came with 3.6, as did watches on whole branches, before anybody else asks
+/// it for anything: to a request that it does not know, a server says so and then closes the
+/// connection, with all that was under way.
 ///
-/// A server that does not answer within `limit` is taken for a newer one: to give up the client
-/// would be to end its session, and one that turns out to be old is asked again, as it closes the
-/// connection.
-async fn abilities(client: &Client, limit: Duration) -> Abilities {
-    let mut states = client.state_watcher();
-    states.state();
-    let mut abilities = Abilities {
-        branches: timeout(limit, knows_branches(client)).await.unwrap_or(true),
-        ..Abilities::default()
-    };
-    if !abilities.branches {
-        connected_again(&mut states).await;
-        let knows = timeout(limit, knows_nodes(client, CreateMode::Container)).await;
-        abilities.containers = knows.unwrap_or(true);
-        if !abilities.containers {
-            connected_again(&mut states).await;
-            let knows = timeout(limit, knows_nodes(client, CreateMode::Persistent)).await;
-            abilities.creations = knows.unwrap_or(true);
-        }
-        tracing::info!(?abilities, "an old ZooKeeper server");
-    }
-    abilities
-}
-
-/// Asks anew after a reconnect, which may have led to a server of another release. What was once
-/// not understood by this ensemble is not tried again on this session: finding out costs a
-/// connection.
-pub(crate) async fn asked_again(client: &Client, known: Abilities, limit: Duration) -> Abilities {
-    if known.branches {
-        abilities(client, limit).await
-    } else {
-        known
-    }
-}
-
-/// Reads of several nodes at once came with 3.6, as did watches on whole branches, and leave no
-/// trace.
-async fn knows_branches(client: &Client) -> bool {
+/// One that does not answer within `limit` is taken for a newer one, as to give up the client would be
+/// to end its session; each request that an older one does not know is refused by itself.
+async fn check_release(client: &Client, limit: Duration) -> Result<()> {
     let mut reader = client.new_multi_reader();
-    if reader.add_get_data("/").is_err() {
-        return true;
-    }
-    !matches!(reader.commit().await, Err(Native::Unimplemented))
-}
-
-/// There is a node of that name already, so nothing is made.
-async fn knows_nodes(client: &Client, mode: CreateMode) -> bool {
-    let options = mode.with_acls(Acls::anyone_all());
-    let made = client.create("/zookeeper", b"", &options).await;
-    !matches!(made, Err(Native::Unimplemented))
-}
-
-/// Waits until the connection that the server closed has been replaced, which the client gives up
-/// with the session.
-async fn connected_again(states: &mut StateWatcher) {
-    loop {
-        let state = states.changed().await;
-        if state == SessionState::SyncConnected || state.is_terminated() {
-            return;
-        }
+    let asked = reader.add_get_data("/");
+    asked.map_err(failed)?;
+    match timeout(limit, reader.commit()).await {
+        Ok(Err(Native::Unimplemented)) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "a ZooKeeper server before 3.6",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -1,10 +1,9 @@
 //! Removing a record, so that it is known that it was not lost.
 //!
 //! Whoever watches at that moment is told by an event: a node named after the life is created and
-//! deleted in the transaction of the removal. Whoever does not, or has a server that can only tell
-//! that something is missing, finds the life in a list of the latest departures, which is the data
-//! of the service's own node and goes with it. Where events tell of departures the list is an aid
-//! and never in the way of a removal, which does without if others are writing it at that moment.
+//! deleted in the transaction of the removal. Whoever does not finds the life in a list of the latest
+//! departures, which is the data of the service's own node and goes with it. The list is an aid and
+//! never in the way of a removal, which does without if others are writing it at that moment.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,10 +23,8 @@ use crate::session::Connection;
 /// So many departures of a service are remembered: more than leave during a reconnect, and still a
 /// small node.
 const REMEMBERED: usize = 128;
-/// So often the list is tried before the removal does without, where it can.
+/// So often the list is tried before the removal does without.
 const LIST_ATTEMPTS: u32 = 3;
-/// So often, where it is all that tells of a departure: of several writers one succeeds each time.
-const INSISTENT_ATTEMPTS: u32 = 100;
 
 /// What has left through this handle, so that a removal that did without the list is made up for
 /// by the next.
@@ -80,22 +77,12 @@ impl ZkDriver {
         let connection = self.session().connection().await?;
         let client = &connection.client;
         let nodes = self.tree.nodes(&release.service, &release.id);
-        let told_by_events = connection.abilities.branches;
-        let attempts = if told_by_events {
-            SETTLE_ATTEMPTS
-        } else {
-            INSISTENT_ATTEMPTS
-        };
         let mut may_list = true;
-        for attempt in 0..attempts {
+        for attempt in 0..SETTLE_ATTEMPTS {
             let asked = Instant::now();
             let paths = [&nodes.identity, &nodes.load, &nodes.branches.services].map(Clone::clone);
-            let writing = if told_by_events {
-                self.departures.writing.try_lock().ok()
-            } else {
-                Some(self.departures.writing.lock().await)
-            };
-            may_list &= !told_by_events || attempt < LIST_ATTEMPTS;
+            let writing = self.departures.writing.try_lock().ok();
+            may_list &= attempt < LIST_ATTEMPTS;
             let mut there = read_all(&connection, &paths).await?.into_iter();
             let mut next = || there.next().unwrap_or(Ok(None));
             let (identity, load) = (next()?, next()?);

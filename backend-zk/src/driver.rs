@@ -240,9 +240,8 @@ impl Driver for ZkDriver {
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
-        let session = self.session();
-        let connection = session.connection().await?;
-        subscribe(connection, session.links(), &self.tree, service, interest).await
+        let connection = self.session().connection().await?;
+        subscribe(connection, &self.tree, service, interest).await
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {

@@ -22,14 +22,6 @@ pub(crate) type Node = Result<Standing>;
 /// # Errors
 /// What keeps all of them from being read.
 pub(crate) async fn read_all(connection: &Connection, paths: &[String]) -> Result<Vec<Node>> {
-    if connection.abilities.branches {
-        read_in_batches(connection, paths).await
-    } else {
-        read_one_by_one(connection, paths).await
-    }
-}
-
-async fn read_in_batches(connection: &Connection, paths: &[String]) -> Result<Vec<Node>> {
     let mut requests = Vec::with_capacity(paths.len() / BATCH + 1);
     for batch in paths.chunks(BATCH) {
         let mut reader = connection.client.new_multi_reader();
@@ -57,18 +49,8 @@ async fn read_in_batches(connection: &Connection, paths: &[String]) -> Result<Ve
     Ok(nodes)
 }
 
-async fn read_one_by_one(connection: &Connection, paths: &[String]) -> Result<Vec<Node>> {
-    let Connection { client, .. } = connection;
-    let requests: Vec<_> = paths.iter().map(|path| client.get_data(path)).collect();
-    let mut nodes = Vec::with_capacity(paths.len());
-    for (path, request) in paths.iter().zip(requests) {
-        nodes.push(node(path, connection.answer(request).await)?);
-    }
-    Ok(nodes)
-}
-
 /// Tells what is wrong with the node at `path` from what is wrong with all that is asked for.
-pub(crate) fn node(path: &str, result: Result<(Vec<u8>, Stat), Native>) -> Result<Node> {
+fn node(path: &str, result: Result<(Vec<u8>, Stat), Native>) -> Result<Node> {
     match result {
         Err(Native::NoAuth) => Ok(Err(unread_at(path)(Native::NoAuth))),
         result => found(path, result).map(Ok),

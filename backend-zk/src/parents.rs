@@ -21,8 +21,8 @@ pub(crate) struct Parents(Mutex<HashMap<String, Instant>>);
 
 impl ZkDriver {
     /// Creates the parents of `nodes`, which were missing at `missed`: those of all services for
-    /// good, those of one to go when they are empty, where the server knows such nodes. A thousand
-    /// registrations that miss them at once make them once.
+    /// good, those of one to go when they are empty. A thousand registrations that miss them at once
+    /// make them once.
     pub(crate) async fn make_parents(
         &self,
         connection: &Connection,
@@ -39,11 +39,7 @@ impl ZkDriver {
         }
         let client = &connection.client;
         let lasting = CreateMode::Persistent.with_acls(self.acls());
-        let passing = if connection.abilities.containers {
-            CreateMode::Container.with_acls(self.acls())
-        } else {
-            CreateMode::Persistent.with_acls(self.acls())
-        };
+        let passing = CreateMode::Container.with_acls(self.acls());
         for branch in [&branches.services, &branches.load, &branches.departed] {
             make_branch(client, branch, &passing, &lasting).await?;
         }

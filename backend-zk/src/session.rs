@@ -12,7 +12,7 @@ use zookeeper_client::{Client, Error as Native, SessionInfo, SessionState};
 
 use crate::background::Background;
 use crate::builder::Config;
-use crate::connect::{Abilities, asked_again, connect};
+use crate::connect::connect;
 
 /// The longest pause between two attempts to connect.
 const RECONNECT_CAP: Duration = Duration::from_secs(1);
@@ -28,8 +28,6 @@ pub(crate) struct Link {
     pub(crate) id: Option<i64>,
     /// Counts every change of the connection, so that whoever waits sees each.
     pub(crate) turn: u64,
-    /// What the server understands.
-    pub(crate) abilities: Abilities,
     /// For how long the server has granted the session without a word, when it was last asked.
     pub(crate) granted: Option<Duration>,
     /// Why there is no connection; before the first attempt has ended there is no telling.
@@ -41,7 +39,6 @@ pub(crate) struct Link {
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) session: i64,
-    pub(crate) abilities: Abilities,
     /// How long a call is waited for.
     limit: Duration,
 }
@@ -141,7 +138,6 @@ impl Session {
                 Ok(Connection {
                     client: client.clone(),
                     session: client.session_id().0,
-                    abilities: link.abilities,
                     limit: self.limit,
                 })
             }
@@ -165,10 +161,10 @@ async fn keep(config: Arc<Config>, link: watch::Sender<Link>) {
     let mut failures = 0_u32;
     loop {
         match connect(&config, former.clone()).await {
-            Ok((client, abilities)) => {
+            Ok(client) => {
                 failures = 0;
                 former = Some(client.session().clone());
-                follow(&client, abilities, &config, &link).await;
+                follow(&client, &config, &link).await;
             }
             Err(error) => {
                 let expired = former.is_some() && is_expired(&error);
@@ -205,12 +201,7 @@ fn is_expired(error: &Error) -> bool {
 }
 
 /// Tells of the connection until the client has come to its end.
-async fn follow(
-    client: &Client,
-    mut abilities: Abilities,
-    config: &Config,
-    link: &watch::Sender<Link>,
-) {
+async fn follow(client: &Client, config: &Config, link: &watch::Sender<Link>) {
     let mut states = client.state_watcher();
     let mut state = states.state();
     loop {
@@ -220,7 +211,6 @@ async fn follow(
             link.id = Some(client.session_id().0);
             link.client = Some(client.clone());
             link.granted = Some(client.session_timeout());
-            link.abilities = abilities;
             link.cause = (!connected).then(disconnected);
         });
         tracing::debug!(session = %client.session_id(), ?state, "session");
@@ -234,8 +224,5 @@ async fn follow(
                 () = sleep(RECONNECT_CAP), if !connected => config.refresh(),
             }
         };
-        if state == SessionState::SyncConnected {
-            abilities = asked_again(client, abilities, config.connect_timeout).await;
-        }
     }
 }

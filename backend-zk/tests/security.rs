@@ -18,7 +18,7 @@ use plimsoll_discovery_api::{
 };
 use plimsoll_test_servers::free_port;
 use plimsoll_test_servers::probe::{PATIENCE, ids, load_of, ready, shown, state};
-use plimsoll_test_servers::zk::{Server, available, class};
+use plimsoll_test_servers::zk::{Server, available};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -117,7 +117,7 @@ async fn what_a_user_creates_is_the_users_alone_unless_it_is_said_otherwise() {
 /// A server that knows `alice` by her password.
 fn sasl_server(dir: &TempDir) -> Server {
     let users = dir.path().join("jaas.conf");
-    let module = class("server.auth.DigestLoginModule");
+    let module = "org.apache.zookeeper.server.auth.DigestLoginModule";
     fs::write(
         &users,
         format!("Server {{ {module} required user_alice=\"secret\"; }};\n"),
@@ -126,7 +126,7 @@ fn sasl_server(dir: &TempDir) -> Server {
     Server::start_with(
         &format!(
             "authProvider.sasl={}\n",
-            class("server.auth.SASLAuthenticationProvider")
+            "org.apache.zookeeper.server.auth.SASLAuthenticationProvider"
         ),
         &[&format!(
             "-Djava.security.auth.login.config={}",
@@ -223,7 +223,7 @@ fn tls_server(authority: &Authority, dir: &TempDir) -> (Server, String) {
         &format!(
             "secureClientPort={port}\nsecureClientPortAddress=127.0.0.1\n\
              serverCnxnFactory={}\nssl.keyStore.location={}\nssl.trustStore.location={}\nssl.clientAuth=need\n",
-            class("server.NettyServerCnxnFactory"),
+            "org.apache.zookeeper.server.NettyServerCnxnFactory",
             keys.display(),
             trusted.display(),
         ),

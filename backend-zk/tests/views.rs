@@ -18,7 +18,6 @@ use zookeeper_client::{Acls, CreateMode};
 
 use support::bench::{Bench, fault, monitored};
 use support::harness::{builder, identity, load};
-use support::old_release::{OldRelease, OldServer};
 
 fault! {
     async fn any_number_of_local_watchers_cost_one_set_of_watches(bench: Bench) {
@@ -186,62 +185,6 @@ async fn write_foreign(bench: &Bench, count: usize, loads: bool) -> Vec<String> 
 }
 
 fault! {
-    /// Of servers that watch node by node: the load goes first, and is waited for until there is
-    /// nobody to have one.
-    async fn whoever_leaves_leaves_no_watch_behind(bench: Bench) {
-        const MANY: usize = 20;
-        let old = OldServer::start(bench.server.address(), Some(OldRelease::V3_5));
-        let consumer = builder(old.address()).build().unwrap();
-        let mut watch = consumer.watch(&bench.service).await.unwrap();
-        let first = bench.live("first").await;
-        shown(&mut watch, "the first", |s| ids(s) == ["first"]).await;
-        let watches = || monitored(&bench.server, "zk_watch_count");
-        // Its owner's, and on the members, the identity and the load.
-        let before = 4;
-        eventually("those on the first", || async { (watches() == before).then_some(()) }).await;
-        let left = write_foreign(&bench, MANY, true).await;
-        shown(&mut watch, "all", |s| s.members().len() == MANY + 1).await;
-        for id in &left {
-            bench.operator.delete(&load(&bench.service, id), None).await.unwrap();
-        }
-        // Each load that is gone is watched for until it comes again.
-        let all = before + 2 * i64::try_from(MANY).unwrap();
-        eventually("a watch for each", || async { (watches() == all).then_some(()) }).await;
-        for id in &left {
-            bench.operator.delete(&identity(&bench.service, id), None).await.unwrap();
-        }
-        shown(&mut watch, "the first again", |s| {
-            let registered = s.members().iter().filter(|m| m.standing().is_registered());
-            registered.count() == 1
-        })
-        .await;
-        eventually("as few watches as before", || async { (watches() == before).then_some(()) }).await;
-        drop(first);
-    }
-}
-
-fault! {
-    /// Each of them is asked for twice, as none has a load: all at once, not one after another.
-    async fn a_thousand_instances_without_loads_are_followed_in_a_few_round_trips(bench: Bench) {
-        const MANY: usize = 1_000;
-        let _written = write_foreign(&bench, MANY, false).await;
-        let slow = Proxy::start(bench.server.address(), Mode::Pass);
-        let old = OldServer::start(slow.address(), Some(OldRelease::V3_5));
-        let consumer = builder(old.address()).build().unwrap();
-        // What the server is, is asked before.
-        assert_eq!(consumer.services().await.unwrap().len(), 1);
-        slow.set(Mode::Delay(Duration::from_millis(20)));
-        let mut watch = consumer.watch(&bench.service).await.unwrap();
-        let began = Instant::now();
-        shown(&mut watch, "all", |s| s.members().len() >= MANY).await;
-        let took = began.elapsed();
-        println!("followed {MANY} without loads after {took:?}");
-        // One after another takes 40 s.
-        assert!(took < Duration::from_secs(25), "{took:?}");
-    }
-}
-
-fault! {
     /// A list may take longer than a call, as long as answers come.
     async fn a_list_that_takes_longer_than_a_call_comes_to_an_end(bench: Bench) {
         const MANY: usize = 1_000;
@@ -272,16 +215,13 @@ fault! {
     async fn watches_that_come_and_go_leave_none_behind(bench: Bench) {
         const SEED: u64 = 44;
         let _members = [bench.live("a").await, bench.live("b").await];
-        let old = OldServer::start(bench.server.address(), Some(OldRelease::V3_5));
-        let others = [&bench.consumer, &builder(old.address()).build().unwrap()];
         // Their owners'.
         let before = 2;
         let watches = || monitored(&bench.server, "zk_watch_count");
         eventually("those of the members", || async { (watches() == before).then_some(()) }).await;
         let mut rng = Rng::from_seed(SEED);
         for _ in 0..1_000 {
-            let consumer = others[rng.below(2)];
-            let mut watch = consumer.watch(&bench.service).await.unwrap();
+            let mut watch = bench.consumer.watch(&bench.service).await.unwrap();
             match rng.below(3) {
                 0 => {}
                 1 => {

@@ -13,12 +13,12 @@ use super::{Event, node_event};
 use crate::error::failed_at;
 use crate::fetch::{Node, found, read_all};
 use crate::paths::{Branches, Tree, key_below};
-use crate::read::{View, below, members, view};
+use crate::read::{View, below, current_epoch, members, view};
 use crate::session::Connection;
 
 pub(super) struct BranchWatches {
-    pub(super) connection: Connection,
-    pub(super) branches: Branches,
+    connection: Connection,
+    branches: Branches,
     interest: Interest,
     services: PersistentWatcher,
     /// If loads are wanted.
@@ -65,6 +65,9 @@ impl BranchWatches {
 
     /// Departures come last: theirs arrive before the event of the removal that they announce, so
     /// once nothing is left to come, none is missing of a removal that has been seen.
+    ///
+    /// An error ends the subscription. Events of the connection's past come before what is read after
+    /// them. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Event> {
         loop {
             let event = tokio::select! {
@@ -79,21 +82,29 @@ impl BranchWatches {
         }
     }
 
-    pub(super) async fn read(&mut self, keys: &[String]) -> Result<(Vec<Node>, Vec<Node>)> {
+    /// Reads the identities and, if they are wanted, the loads under `keys`, in their order.
+    pub(super) async fn read(&self, keys: &[String]) -> Result<(Vec<Node>, Vec<Node>)> {
         members(&self.connection, &self.branches, keys, self.interest).await
     }
 
-    pub(super) async fn read_loads(&mut self, keys: &[String]) -> Result<Vec<Node>> {
+    /// Reads the loads under `keys`, in their order.
+    pub(super) async fn read_loads(&self, keys: &[String]) -> Result<Vec<Node>> {
         read_all(&self.connection, &below(&self.branches.load, keys)).await
     }
 
-    pub(super) async fn members(&mut self) -> Result<(HashSet<String>, Vec<Incarnation>)> {
+    /// Reads who is there.
+    pub(super) async fn members(&self) -> Result<HashSet<String>> {
         let (connection, parent) = (&self.connection, &self.branches.services);
         let sync = connection.client.sync(parent);
         let children = connection.client.list_children(parent);
         connection.answer(sync).await.map_err(failed_at(parent))?;
         let keys = found(parent, connection.answer(children).await)?.unwrap_or_default();
-        Ok((keys.into_iter().collect(), Vec::new()))
+        Ok(keys.into_iter().collect())
+    }
+
+    /// The epoch of the history that is followed; 0 before there is any.
+    pub(super) async fn epoch(&self) -> Result<u64> {
+        current_epoch(&self.connection, self.branches.root()).await
     }
 }
 

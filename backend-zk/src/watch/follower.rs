@@ -11,7 +11,8 @@ use plimsoll_discovery_api::{
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Event, Watches};
+use super::Event;
+use super::branches::BranchWatches;
 use crate::fetch::Node;
 use crate::paths::{id_of, twin_of};
 use crate::read::{Seen, load_of, understand};
@@ -27,9 +28,8 @@ pub(super) struct Follower {
     service: ServiceName,
     revision: Revision,
     seen: HashMap<String, Seen>,
-    watches: Watches,
+    watches: BranchWatches,
     dirty: HashSet<String>,
-    membership_dirty: bool,
     dirty_loads: HashSet<String>,
     loads_due: Option<Instant>,
     /// When loads were last read.
@@ -41,7 +41,7 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(
         service: ServiceName,
-        watches: Watches,
+        watches: BranchWatches,
         seen: HashMap<String, Seen>,
         listing: &Listing,
         changes: mpsc::Sender<Update>,
@@ -52,7 +52,6 @@ impl Follower {
             seen,
             watches,
             dirty: HashSet::new(),
-            membership_dirty: false,
             dirty_loads: HashSet::new(),
             loads_due: None,
             loads_read: None,
@@ -70,13 +69,10 @@ impl Follower {
     async fn follow(&mut self) -> Result<Infallible> {
         loop {
             // What was marked while something else was read has no event to come.
-            if self.dirty.is_empty() && !self.membership_dirty {
+            if self.dirty.is_empty() {
                 self.wait().await?;
             }
             self.drain().await?;
-            if std::mem::take(&mut self.membership_dirty) {
-                self.compare().await?;
-            }
             if !self.dirty.is_empty() {
                 self.read_identities().await?;
             }
@@ -115,7 +111,6 @@ impl Follower {
             Event::Identity(key) => {
                 self.dirty.insert(key);
             }
-            Event::Membership => self.membership_dirty = true,
             Event::Load(key) => {
                 self.dirty_loads.insert(key);
                 let soonest = self.loads_read.map(|read| read + LOAD_BATCH);
@@ -216,29 +211,9 @@ impl Follower {
     /// whose events come one by one: the loss is to be told whole, not in pieces that would each be
     /// judged alone.
     async fn missing(&mut self, known: &[String]) -> Result<Vec<String>> {
-        let (present, departed) = self.watches.members().await?;
-        departed
-            .into_iter()
-            .for_each(|life| self.note_departure(life));
+        let present = self.watches.members().await?;
         let gone = |key: &&String| !present.contains(*key) && !known.contains(key);
         Ok(self.seen.keys().filter(gone).cloned().collect())
-    }
-
-    /// Finds out who came or went, where the server does not say.
-    async fn compare(&mut self) -> Result<()> {
-        let (present, departed) = self.watches.members().await?;
-        departed
-            .into_iter()
-            .for_each(|life| self.note_departure(life));
-        let gone = self.seen.keys().filter(|key| !present.contains(*key));
-        self.dirty.extend(gone.cloned());
-        // What could not be read may have come anew, and may be read now.
-        let come = present.into_iter().filter(|key| {
-            let seen = self.seen.get(key);
-            seen.is_none_or(|seen| *seen == Seen::UNREAD)
-        });
-        self.dirty.extend(come);
-        Ok(())
     }
 
     fn announced(&self, key: &str) -> bool {
@@ -251,7 +226,6 @@ impl Follower {
         let announced = self.announced(key);
         let seen = self.seen.remove(key)?;
         self.departed.remove(&seen.incarnation);
-        self.watches.forget_load(key);
         if twin_of(key).is_some_and(|twin| self.seen.contains_key(&twin)) {
             return None;
         }

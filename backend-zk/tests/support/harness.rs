@@ -16,7 +16,6 @@ use plimsoll_test_servers::zk::Server;
 use plimsoll_test_servers::{Mode, Proxy};
 use zookeeper_client::{Acls, Client, CreateMode};
 
-use super::old_release::{OldRelease, OldServer};
 use super::raw::{Ticket, end_session};
 
 pub const ROOT: &str = "plimsoll-test";
@@ -25,38 +24,23 @@ pub const SESSION: Duration = Duration::from_secs(4);
 /// One server, and a proxy before it for each handle.
 pub struct ZkHarness {
     server: Mutex<Server>,
-    /// Between the proxies and the server, if the server is to seem older than it is.
-    old: Option<OldServer>,
     gates: Gates,
     nested: bool,
 }
 
 impl ZkHarness {
     pub fn start(outage: Mode, nested: bool) -> Self {
-        Self::with(Server::start(), None, outage, nested)
+        Self::with(Server::start(), outage, nested)
     }
 
     /// A server of the newest release there is.
     pub fn of_newest_release(outage: Mode) -> Self {
-        Self::with(Server::start_newest(), None, outage, false)
+        Self::with(Server::start_newest(), outage, false)
     }
 
-    /// A server of release 3.5.
-    pub fn of_3_5(outage: Mode) -> Self {
-        Self::with(Server::start_3_5(), None, outage, false)
-    }
-
-    /// A server that does what `release` did.
-    pub fn of_old_release(release: OldRelease, outage: Mode) -> Self {
-        let server = Server::start();
-        let old = OldServer::start(server.address(), Some(release));
-        Self::with(server, Some(old), outage, false)
-    }
-
-    fn with(server: Server, old: Option<OldServer>, outage: Mode, nested: bool) -> Self {
+    fn with(server: Server, outage: Mode, nested: bool) -> Self {
         Self {
             server: Mutex::new(server),
-            old,
             gates: Gates::new(outage),
             nested,
         }
@@ -139,9 +123,7 @@ pub fn timing() -> Timing {
 #[async_trait]
 impl Harness for ZkHarness {
     async fn registry(&self) -> Arc<dyn Registry> {
-        let server = self.old.as_ref().map(OldServer::address);
-        let server = server.unwrap_or_else(|| self.address());
-        let proxy = self.gates.open(server);
+        let proxy = self.gates.open(self.address());
         let registry = builder(proxy.address()).build().expect("good settings");
         if !self.gates.are_down() {
             // A busy machine may take several attempts.

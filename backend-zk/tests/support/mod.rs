@@ -9,5 +9,4 @@
 
 pub mod bench;
 pub mod harness;
-pub mod old_release;
 pub mod raw;

@@ -5,5 +5,5 @@ mod release;
 mod server;
 
 pub use ensemble::Ensemble;
-pub use release::{available, class, newest_available, oldest_available, v3_5_available};
+pub use release::{available, newest_available, oldest_available};
 pub use server::Server;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::command_runs;
 
 /// Which release [`Server::start`](super::Server::start) and ensembles are of, if not the one
-/// installed: `3.5`, `newest`, or the class path of a server.
+/// installed: `newest`, or the class path of a server.
 const CHOICE: &str = "PLIMSOLL_TEST_ZK";
 /// Where Debian's package puts the library; its manifest pulls in what it needs.
 const INSTALLED: &str = "/usr/share/java/zookeeper.jar";
@@ -19,20 +19,12 @@ const NEWEST: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../target/servers/trixie/usr/share/java"
 );
-const V3_5: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../target/servers/flink/flink-shaded-zookeeper-3.5.9.jar"
-);
 const OLDEST: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../target/servers/bullseye/usr/share/java"
 );
 /// Which those need that find nothing by themselves.
 const LOGGING: &str = "/usr/share/java/slf4j-api.jar";
-/// How the names of the server's classes begin.
-const PACKAGE: &str = "org.apache.zookeeper";
-/// And in the jar that has them under another name.
-const SHADED_PACKAGE: &str = "org.apache.flink.shaded.zookeeper3.org.apache.zookeeper";
 
 /// Whether there is a server to test with; see [`available`](crate::available()).
 #[must_use]
@@ -47,23 +39,10 @@ pub fn newest_available() -> bool {
     found("zk-newest", Release::newest().is_some(), NEWEST)
 }
 
-/// Whether there is one of release 3.5; its name is `zk-3.5`.
-#[must_use]
-pub fn v3_5_available() -> bool {
-    found("zk-3.5", Release::v3_5().is_some(), V3_5)
-}
-
-/// Whether there is one of a release before 3.5; its name is `zk-oldest`.
+/// Whether there is one of a release before 3.6; its name is `zk-oldest`.
 #[must_use]
 pub fn oldest_available() -> bool {
     found("zk-oldest", Release::oldest().is_some(), OLDEST)
-}
-
-/// What the class `name` of the server, such as `server.NettyServerCnxnFactory`, is called in full in
-/// the release that [`Server::start`](super::Server::start) starts.
-#[must_use]
-pub fn class(name: &str) -> String {
-    Release::chosen().expect("a server").class(name)
 }
 
 fn found(name: &str, found: bool, what: &str) -> bool {
@@ -75,7 +54,6 @@ fn found(name: &str, found: bool, what: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Release {
     pub(super) class_path: String,
-    package: &'static str,
     /// Options of its Java process.
     pub(super) options: &'static [&'static str],
 }
@@ -87,7 +65,6 @@ impl Release {
             Err(_) | Ok("") => Path::new(INSTALLED)
                 .exists()
                 .then(|| Self::of(&format!("{INSTALLED}:{NETTY}"))),
-            Ok("3.5") => Self::v3_5(),
             Ok("newest") => Self::newest(),
             Ok(class_path) => Some(Self::of(&format!("{class_path}:{LOGGING}"))),
         }
@@ -97,14 +74,6 @@ impl Release {
     pub(super) fn newest() -> Option<Self> {
         let (jute, server) = (jar(NEWEST, "zookeeper-jute-")?, jar(NEWEST, "zookeeper-3")?);
         Some(Self::of(&format!("{jute}:{server}")))
-    }
-
-    pub(super) fn v3_5() -> Option<Self> {
-        let release = || Self {
-            package: SHADED_PACKAGE,
-            ..Self::of(&format!("{V3_5}:{LOGGING}"))
-        };
-        Path::new(V3_5).exists().then(release)
     }
 
     pub(super) fn oldest() -> Option<Self> {
@@ -120,13 +89,8 @@ impl Release {
     fn of(class_path: &str) -> Self {
         Self {
             class_path: format!("{class_path}:{LOGGER}"),
-            package: PACKAGE,
             options: &[],
         }
-    }
-
-    pub(super) fn class(&self, name: &str) -> String {
-        format!("{}.{name}", self.package)
     }
 }
 

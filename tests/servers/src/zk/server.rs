@@ -37,7 +37,7 @@ pub(super) struct Setup {
 
 impl Server {
     /// Starts one of the installed release, or of the one that is chosen by `PLIMSOLL_TEST_ZK`:
-    /// `3.5`, `newest`, or the class path of a server.
+    /// `newest`, or the class path of a server.
     #[must_use]
     pub fn start() -> Self {
         Self::start_as(Setup::default())
@@ -48,15 +48,6 @@ impl Server {
     pub fn start_newest() -> Self {
         Self::start_as(Setup {
             release: Some(Release::newest().expect("a newer release")),
-            ..Setup::default()
-        })
-    }
-
-    /// Starts one of release 3.5.
-    #[must_use]
-    pub fn start_3_5() -> Self {
-        Self::start_as(Setup {
-            release: Some(Release::v3_5().expect("release 3.5")),
             ..Setup::default()
         })
     }
@@ -141,7 +132,7 @@ impl Server {
         .args(release.options)
         .args(&self.setup.options)
         .args(["-cp", &release.class_path])
-        .arg(release.class("server.quorum.QuorumPeerMain"))
+        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
         .arg(self.dir.path().join("zoo.cfg"));
         self.process = Some(Process::spawn(&mut java, &self.dir.path().join("log")));
     }
