@@ -1,3 +1,8 @@
+// The README's links for whoever reads it here; of two definitions of a link the first counts.
+#![doc = "[CHANGELOG]: https://docs.rs/crate/plimsoll/latest/source/CHANGELOG.md"]
+#![doc = "[CONTRIBUTING]: https://docs.rs/crate/plimsoll/latest/source/CONTRIBUTING.md"]
+#![doc = "[SECURITY]: https://docs.rs/crate/plimsoll/latest/source/SECURITY.md"]
+#![doc = ""]
 #![doc = include_str!("../README.md")]
 //! # Features
 //!
