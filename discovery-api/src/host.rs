@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::text::try_from_text;
 use crate::{Error, Result};
 
 /// An address that clients can connect to: an IP address or a DNS name.
@@ -127,6 +128,8 @@ impl FromStr for Host {
         Self::new(text)
     }
 }
+
+try_from_text!(Host);
 
 /// An IPv6 address is printed bare; [`Instance::authority`](crate::Instance::authority) adds the
 /// brackets.

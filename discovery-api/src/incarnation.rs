@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::try_from_text;
 use crate::{Error, Result};
 
 /// One life of a registration: every write is fenced by it.
@@ -50,6 +51,8 @@ impl FromStr for Incarnation {
         }
     }
 }
+
+try_from_text!(Incarnation);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::text::try_from_text;
 use crate::{
     Capacity, Error, Host, InstanceId, Metadata, Result, ServiceName, Version, Weight, Zone,
 };
@@ -54,6 +55,8 @@ impl std::str::FromStr for Status {
         }
     }
 }
+
+try_from_text!(Status);
 
 /// One server of a service, as it describes itself. Cannot hold nonsense.
 ///

@@ -20,6 +20,7 @@ mod registration;
 mod registry;
 mod rng;
 mod snapshot;
+mod text;
 mod version;
 mod watch;
 mod weight;

@@ -27,6 +27,32 @@ impl Metadata {
         Self(BTreeMap::new())
     }
 
+    /// These pairs; of several with one key the last stands.
+    ///
+    /// By name and not by `collect`, as [`FromIterator`] could not say that a pair is refused.
+    ///
+    /// ```
+    /// use plimsoll_discovery_api::Metadata;
+    ///
+    /// let metadata = Metadata::try_from_iter([("commit", "3f2a9c1"), ("team", "orders")])?;
+    /// assert_eq!(metadata.len(), 2);
+    /// # Ok::<(), plimsoll_discovery_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), for the first pair that is refused.
+    pub fn try_from_iter<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<Self>
+    where
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let mut metadata = Self::new();
+        for (key, value) in pairs {
+            metadata.insert(key, value)?;
+        }
+        Ok(metadata)
+    }
+
     /// Sets `key` to `value`, replacing what it had.
     ///
     /// # Errors
@@ -110,5 +136,21 @@ mod tests {
         let error = metadata.insert("big", "v".repeat(513)).unwrap_err();
         assert!(error.to_string().contains("key: big"), "{error}");
         assert!(metadata.is_empty());
+    }
+
+    #[test]
+    fn pairs_are_taken_together_or_the_first_that_is_refused_is_named() {
+        let pairs = [("b", "1"), ("a", "2"), ("b", "3")];
+        let metadata = Metadata::try_from_iter(pairs).unwrap();
+        let taken: Vec<_> = metadata.iter().collect();
+        assert_eq!(taken, [("a", "2"), ("b", "3")]);
+        let again = Metadata::try_from_iter(taken).unwrap();
+        assert_eq!(again, metadata);
+
+        let error = Metadata::try_from_iter([("good", "v"), ("a b", "v"), ("", "v")]).unwrap_err();
+        assert!(error.to_string().contains("a b"), "{error}");
+        let many = (0..=Metadata::MAX_PAIRS).map(|index| (format!("k{index}"), "v"));
+        let error = Metadata::try_from_iter(many).unwrap_err();
+        assert!(error.to_string().contains("k48"), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::text::try_from_text;
 use crate::{Error, Result};
 
 macro_rules! name {
@@ -47,26 +48,7 @@ macro_rules! name {
             }
         }
 
-        impl TryFrom<&str> for $type {
-            type Error = Error;
-            fn try_from(text: &str) -> Result<Self> {
-                Self::new(text)
-            }
-        }
-
-        impl TryFrom<String> for $type {
-            type Error = Error;
-            fn try_from(text: String) -> Result<Self> {
-                Self::new(text)
-            }
-        }
-
-        impl TryFrom<&String> for $type {
-            type Error = Error;
-            fn try_from(text: &String) -> Result<Self> {
-                Self::new(text)
-            }
-        }
+        try_from_text!($type);
 
         impl From<&$type> for $type {
             fn from(name: &$type) -> Self {

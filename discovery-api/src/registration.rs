@@ -119,6 +119,9 @@ impl RegistrationStates {
     /// Waits for a state that this reader has not seen and returns the latest; `None` when there
     /// will be no other.
     ///
+    /// Where a stream is wanted, as by combinators: `futures::stream::unfold(states, |mut states| async
+    /// move { Some((states.next().await?, states)) })`.
+    ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<RegistrationState> {

@@ -406,6 +406,16 @@ impl Snapshot {
     }
 }
 
+/// The members, by id.
+impl<'a> IntoIterator for &'a Snapshot {
+    type Item = &'a Member;
+    type IntoIter = std::slice::Iter<'a, Member>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.members.iter()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,6 +440,20 @@ mod tests {
             .collect();
         assert_eq!(seen, [("a", 2), ("b", 3)]);
         assert!(snapshot.get("a").is_some() && snapshot.get("c").is_none());
+    }
+
+    #[test]
+    fn a_borrowed_snapshot_is_its_members_in_their_order() {
+        let members = [member("b", 1), member("a", 2)];
+        let snapshot = Snapshot::new("s".parse().unwrap(), members, Revision::new(1, 1));
+        let mut ids = Vec::new();
+        for member in &snapshot {
+            ids.push(member.id().as_str());
+        }
+        assert_eq!(ids, ["a", "b"]);
+        assert!(
+            std::iter::zip(&snapshot, snapshot.members()).all(|(one, other)| one.is_same(other))
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::try_from_text;
 use crate::{Error, Result};
 
 /// A version that can be ordered, so that a client can ask for the newest or notice a newer one.
@@ -70,6 +71,8 @@ impl FromStr for Version {
             })
     }
 }
+
+try_from_text!(Version);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

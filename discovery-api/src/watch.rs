@@ -54,6 +54,9 @@ impl Watch {
     /// Returns `None` once the backend has stopped for good, or the runtime has ended in which the watch
     /// was begun; the last state before that is stale.
     ///
+    /// Where a stream is wanted, as by combinators: `futures::stream::unfold(watch, |mut watch| async
+    /// move { Some((watch.next().await?, watch)) })`.
+    ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
