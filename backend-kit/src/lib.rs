@@ -16,10 +16,12 @@ mod foreign;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod key_form;
 mod leftovers;
 mod lifeline;
 mod log;
 mod reconciler;
+mod rows;
 mod settings;
 mod supervisor;
 mod throttle;
@@ -40,7 +42,9 @@ pub use due::due;
 pub use escape::{escape, unescape};
 pub use followed::Followed;
 pub use foreign::{Foreign, foreign_id};
+pub use key_form::{KeyForm, id_of};
 pub use leftovers::Task;
+pub use rows::{Read, Reading, Row, Rows, read_load};
 pub use settings::{check_root, invalid_setting, read_host};
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};
