@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use plimsoll_backend_kit::{Decoded, Entry, Foreign, Record, Skipped, decode};
+use plimsoll_backend_kit::{Decoded, Entry, Foreign, Reading, Record, Skipped, decode, id_of};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
-use crate::keys::id_of;
 
 /// `Update` of etcd's package `client/v3/naming/endpoints/internal`, by the names of its JSON.
 #[derive(Serialize)]
@@ -60,18 +58,6 @@ const ADD: u8 = 0;
 /// deletes was never marked so.
 const DELETE: u8 = 1;
 
-/// What a value says.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart as soon as it is returned"
-)]
-pub(crate) enum Reading {
-    Present(Entry),
-    /// Its owner has left, and the key is about to go.
-    Departed,
-}
-
 /// Whose record a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -117,7 +103,7 @@ fn unreadable(error: serde_json::Error) -> Error {
 }
 
 /// Whose record `bytes` is; what was not written here has the life of its key.
-pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
+pub(crate) fn owner(bytes: &[u8], create_revision: u64) -> Owner {
     let wire = serde_json::from_slice::<Wire<'_>>(bytes).ok();
     let written = wire
         .as_ref()
@@ -131,12 +117,12 @@ pub(crate) fn owner(bytes: &[u8], create_revision: i64) -> Owner {
 }
 
 /// Whether a program other than ours has written the entry of a key that was created then.
-pub(crate) fn is_foreign(entry: &Entry, create_revision: i64) -> bool {
+pub(crate) fn is_foreign(entry: &Entry, create_revision: u64) -> bool {
     entry.incarnation == foreign(create_revision)
 }
 
-fn foreign(create_revision: i64) -> Incarnation {
-    Incarnation::from_bits(u128::from(create_revision.unsigned_abs()))
+fn foreign(create_revision: u64) -> Incarnation {
+    Incarnation::from_bits(u128::from(create_revision))
 }
 
 /// Understands the value under `key` of `service`.
@@ -144,7 +130,7 @@ pub(crate) fn read(
     service: &ServiceName,
     key: &str,
     bytes: &[u8],
-    create_revision: i64,
+    create_revision: u64,
 ) -> Result<Reading, Skipped> {
     let id = id_of(key);
     let skipped = |cause: Error| Skipped::new(&*id, cause);
@@ -179,7 +165,7 @@ fn read_foreign(
     service: &ServiceName,
     id: &str,
     wire: &Wire<'_>,
-    create_revision: i64,
+    create_revision: u64,
 ) -> Result<Entry> {
     let corrupt = |why: &str| {
         Error::new(ErrorKind::Corrupt, why)
@@ -207,11 +193,6 @@ fn read_foreign(
     Ok(entry)
 }
 
-/// The load under a load key; anything but a decimal is none.
-pub(crate) fn read_load(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -229,7 +210,7 @@ mod tests {
     fn present(reading: Reading) -> Entry {
         match reading {
             Reading::Present(entry) => entry,
-            Reading::Departed => panic!("departed"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -367,10 +348,6 @@ mod tests {
                 ("k", ErrorKind::Corrupt),
                 "{bad:?}"
             );
-        }
-        assert_eq!(read_load(b"18446744073709551615"), Some(u64::MAX));
-        for bad in [&b""[..], b"-1", b"x", b"\xff"] {
-            assert_eq!(read_load(bad), None);
         }
     }
 }

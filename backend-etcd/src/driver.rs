@@ -187,7 +187,7 @@ impl EtcdDriver {
             (seen, created) = match &found.identity {
                 None => (0, None),
                 Some(kv) => {
-                    let owner = codec::owner(kv.value(), kv.create_revision());
+                    let owner = codec::owner(kv.value(), kv.create_revision().unsigned_abs());
                     let life = owner.incarnation;
                     let is_own = life == record.incarnation
                         || former.contains(&life)
@@ -208,7 +208,7 @@ impl EtcdDriver {
     fn recall(claim: &EtcdClaim, found: &Found) -> Result<(i64, i64)> {
         let lost = || gone(&claim.keys.identity, "the key is gone, or another's");
         let identity = found.identity.as_ref().ok_or_else(lost)?;
-        let owner = codec::owner(identity.value(), identity.create_revision());
+        let owner = codec::owner(identity.value(), identity.create_revision().unsigned_abs());
         if identity.create_revision() != claim.created
             || identity.lease() != claim.lease.id
             || owner.incarnation != claim.incarnation
@@ -376,17 +376,17 @@ impl Driver for EtcdDriver {
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
-        let view = read::view(&self.link, &self.tree, service, Interest::Loads);
-        let view = view.await;
-        let mut view = view.map_err(needing(|| self.tree.needs_to_follow(service, true)))?;
-        Ok(view.take_listing())
+        let rows = read::rows(&self.link, &self.tree, service, Interest::Loads);
+        let rows = rows.await;
+        let mut rows = rows.map_err(needing(|| self.tree.needs_to_follow(service, true)))?;
+        Ok(rows.take_listing())
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
         let loads = matches!(interest, Interest::Loads);
         let subscribed = async {
-            let view = read::view(&self.link, &self.tree, service, interest).await?;
-            updates::follow(Arc::clone(&self.link), &self.tree, view).await
+            let rows = read::rows(&self.link, &self.tree, service, interest).await?;
+            updates::follow(Arc::clone(&self.link), &self.tree, rows, interest).await
         };
         let subscribed = subscribed.await;
         subscribed.map_err(needing(|| self.tree.needs_to_follow(service, loads)))

@@ -1,12 +1,11 @@
 //! What strangers may write, for fuzzers and property tests: each panics where something does not
 //! hold of it. No part of the API.
 
-use plimsoll_backend_kit::{Change, Interest};
+use plimsoll_backend_kit::{Change, Reading, Row, Rows, id_of};
 use plimsoll_discovery_api::{ErrorKind, Revision, ServiceName};
 
-use crate::codec::{self, Reading};
-use crate::keys::id_of;
-use crate::view::{Row, View};
+use crate::codec;
+use crate::row::{key_below, owner, understand};
 
 fn service() -> Option<ServiceName> {
     ServiceName::new("orders").ok()
@@ -26,7 +25,7 @@ pub fn value(bytes: &[u8]) {
             assert_eq!(entry.incarnation, owner.incarnation, "one key, two lives");
             assert_eq!(entry.instance.id().as_str(), id_of(&key));
         }
-        Ok(Reading::Departed) => assert!(owner.departed),
+        Ok(_) => assert!(owner.departed),
         Err(skipped) => {
             assert_eq!(skipped.cause.kind(), ErrorKind::Corrupt);
             assert_eq!(skipped.key, id_of(&key));
@@ -41,24 +40,16 @@ pub fn value(bytes: &[u8]) {
     }
 }
 
-/// A load.
-pub fn load(bytes: &[u8]) {
-    let _whatever = codec::read_load(bytes);
-}
-
 /// Events of one service, a line each: what is done, a key, a space and a value. Whatever they are,
 /// the neighbour that was there before is there.
 pub fn events(bytes: &[u8]) {
     const BRANCH: &[u8] = b"orders/";
     const NEIGHBOUR: &str = "neighbour-0001";
     let Some(service) = service() else { return };
-    let mut view = View::new(service, Revision::new(1, 0), Interest::Loads);
+    let mut rows = Rows::new(service, Revision::new(1, 0), understand);
     let sound = br#"{"Op":0,"Addr":"10.0.0.1:1"}"#;
-    let neighbour = [BRANCH, NEIGHBOUR.as_bytes()].concat();
-    if let Some(row) = Row::new(&neighbour, BRANCH, sound, 1, 1, 7) {
-        view.list(&row);
-    }
-    assert_eq!(view.take_listing().entries.len(), 1);
+    rows.list(&Row::new(NEIGHBOUR, sound, (1, 1), Some(7)));
+    assert_eq!(rows.take_listing().entries.len(), 1);
     for (revision, line) in (2..).zip(bytes.split(|byte| *byte == b'\n')) {
         let Some((what, rest)) = line.split_first() else {
             continue;
@@ -70,25 +61,21 @@ pub fn events(bytes: &[u8]) {
         let (key, value) = rest.split_at(space);
         let key = [BRANCH, key].concat();
         let value = value.get(1..).unwrap_or_default();
-        let Some(row) = Row::new(
-            &key,
-            BRANCH,
-            value,
-            revision,
-            revision,
-            i64::from(*what) % 3,
-        ) else {
+        let Some(key) = key_below(&key, BRANCH).filter(|key| *key != NEIGHBOUR) else {
             continue;
         };
-        if row.key() == NEIGHBOUR {
-            continue;
-        }
+        let row = Row::new(
+            key,
+            value,
+            (revision, revision),
+            owner(i64::from(*what) % 3),
+        );
         let change = match what % 4 {
-            0 => view.put(&row),
-            1 => view.deleted(&row),
-            2 => view.published(&row),
+            0 => rows.put(&row),
+            1 => rows.deleted(&row.key),
+            2 => rows.published(&row),
             _ => {
-                view.unpublished(&row);
+                rows.unpublished(&row.key);
                 None
             }
         };
@@ -110,11 +97,6 @@ mod tests {
     #[test]
     fn no_value_whatever_it_holds_is_a_panic() {
         holds_of_all("etcd_value", super::value);
-    }
-
-    #[test]
-    fn no_load_whatever_it_holds_is_a_panic() {
-        holds_of_all("etcd_load", super::load);
     }
 
     #[test]

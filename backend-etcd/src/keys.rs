@@ -1,6 +1,6 @@
 //! Where things stand among the keys.
 
-use plimsoll_backend_kit::{escape, foreign_id, unescape};
+use plimsoll_backend_kit::escape;
 use plimsoll_discovery_api::{InstanceId, ServiceName};
 
 /// Everything of one registry, below one prefix.
@@ -83,37 +83,6 @@ impl Tree {
     }
 }
 
-/// The id under `key`, which stands directly below its service. Programs other than this one may
-/// not escape it, and have it as long as they like.
-pub(crate) fn id_of(key: &str) -> String {
-    unescape(key).map_or_else(|_| foreign_id(key), |id| foreign_id(&id))
-}
-
-/// How else the id under a key may be written: what this library escapes, other programs do not.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Spelling {
-    /// In no other way.
-    Only,
-    /// This is escaped; the other key is the id as it is.
-    Escaped(String),
-    /// This is the id as it is; the other key is escaped.
-    Raw(String),
-}
-
-impl Spelling {
-    pub(crate) fn of(key: &str) -> Self {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_~.".contains(&byte);
-        if key.bytes().all(is_plain) && key != "." && key != ".." {
-            return Self::Only;
-        }
-        match unescape(key) {
-            Ok(id) if id == key => Self::Only,
-            Ok(id) => Self::Escaped(id),
-            Err(_) => Self::Raw(escape(key)),
-        }
-    }
-}
-
 /// The first key after all that begin with `prefix`.
 pub(crate) fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
@@ -152,18 +121,5 @@ mod tests {
         assert!(!tree.is_of_instance(b"r2/services/foo/a") && !tree.is_of_instance(b"own"));
         assert_eq!(Tree::new("").services(), "services/");
         assert_eq!(end_of("services/"), b"services0");
-    }
-
-    #[test]
-    fn ids_that_others_wrote_unescaped_are_read_as_they_are() {
-        assert_eq!(id_of("c%2Fd"), "c/d");
-        assert_eq!(id_of("10.0.0.7:8080"), "10.0.0.7:8080");
-        assert_eq!(Spelling::of("c%2Fd"), Spelling::Escaped("c/d".into()));
-        assert_eq!(Spelling::of("c/d"), Spelling::Raw("c%2Fd".into()));
-        assert_eq!(Spelling::of("%2f"), Spelling::Raw("%252f".into()));
-        assert_eq!(Spelling::of("."), Spelling::Raw("%2E".into()));
-        for only in ["a-1_b~", "a.b"] {
-            assert_eq!(Spelling::of(only), Spelling::Only);
-        }
     }
 }

@@ -19,11 +19,11 @@ mod lease;
 mod link;
 mod read;
 mod registry;
+mod row;
 mod sentinel;
 #[cfg(feature = "tls")]
 mod tls;
 mod updates;
-mod view;
 mod watchdog;
 
 pub use builder::EtcdBuilder;

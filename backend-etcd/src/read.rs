@@ -1,13 +1,13 @@
 //! Reading a service whole.
 
 use etcd_client::{GetOptions, GetResponse, KeyValue};
-use plimsoll_backend_kit::{Interest, unescape};
+use plimsoll_backend_kit::{Interest, Rows, unescape};
 use plimsoll_discovery_api::{Error, ErrorKind, Result, ServiceName};
 
 use crate::error::{is_compacted, is_oversized};
 use crate::keys::{Tree, end_of};
 use crate::link::Link;
-use crate::view::{Row, View};
+use crate::row::{row_of, understand};
 
 /// So many keys are read by one request: few enough that an answer stays far below any limit, many
 /// enough that 10,000 instances are ten requests.
@@ -16,27 +16,27 @@ const PAGE: i64 = 1_000;
 const ATTEMPTS: u32 = 3;
 
 /// Reads `service` at one revision, as the whole cluster knows it now.
-pub(crate) async fn view(
+pub(crate) async fn rows(
     link: &Link,
     tree: &Tree,
     service: &ServiceName,
     interest: Interest,
-) -> Result<View> {
+) -> Result<Rows> {
     let mut attempt = 1;
     loop {
-        match try_view(link, tree, service, interest).await {
+        match try_rows(link, tree, service, interest).await {
             Err(error) if is_compacted(&error) && attempt < ATTEMPTS => attempt += 1,
             done => return done,
         }
     }
 }
 
-async fn try_view(
+async fn try_rows(
     link: &Link,
     tree: &Tree,
     service: &ServiceName,
     interest: Interest,
-) -> Result<View> {
+) -> Result<Rows> {
     let (identities, loads) = (tree.identities(service), tree.loads(service));
     let before = link.history().known();
     let first = page(link, identities.as_bytes(), &identities, Pinned::Now).await?;
@@ -47,10 +47,10 @@ async fn try_view(
             .header()
             .map_or(0, etcd_client::ResponseHeader::revision),
     );
-    let mut view = View::new(service.clone(), revision, interest);
-    let list = |rows: Rows| {
-        for row in rows.iter().filter_map(|kv| Row::of(kv, &identities)) {
-            view.list(&row);
+    let mut rows = Rows::new(service.clone(), revision, understand);
+    let list = |page: Vec<KeyValue>| {
+        for row in page.iter().filter_map(|kv| row_of(kv, &identities)) {
+            rows.list(&row);
         }
     };
     let mut loads_read = Vec::new();
@@ -58,17 +58,17 @@ async fn try_view(
         match interest {
             Interest::Loads => {
                 let first = page(link, loads.as_bytes(), &loads, at).await?;
-                following(link, &loads, first, at, |rows| loads_read.push(rows)).await
+                following(link, &loads, first, at, |page| loads_read.push(page)).await
             }
             _ => Ok(()),
         }
     })?;
     for kv in loads_read.iter().flatten() {
-        if let Some(row) = Row::of(kv, &loads) {
-            view.note_load(&row);
+        if let Some(row) = row_of(kv, &loads) {
+            rows.note_load(&row);
         }
     }
-    Ok(view)
+    Ok(rows)
 }
 
 #[derive(Clone, Copy)]
@@ -85,15 +85,13 @@ struct Page {
     is_bare: bool,
 }
 
-type Rows = Vec<KeyValue>;
-
 /// Takes in `first` and what comes after it: each page while the server reads the next one.
 async fn following(
     link: &Link,
     prefix: &str,
     first: Page,
     at: Pinned,
-    mut take: impl FnMut(Rows),
+    mut take: impl FnMut(Vec<KeyValue>),
 ) -> Result<()> {
     let mut page = first;
     loop {

@@ -123,7 +123,7 @@ impl Post {
     /// Whether `kv` is the record of this life. A value may be exchanged with the lease left as it
     /// is.
     fn owns(&self, kv: &KeyValue) -> bool {
-        let owner = codec::owner(kv.value(), kv.create_revision());
+        let owner = codec::owner(kv.value(), kv.create_revision().unsigned_abs());
         kv.lease() == self.lease && owner.incarnation == self.life && !owner.departed
     }
 }

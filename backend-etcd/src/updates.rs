@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
-use plimsoll_backend_kit::{Change, Subscription, Update, Updates};
+use plimsoll_backend_kit::{Change, Interest, Rows, Subscription, Update, Updates};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
@@ -14,16 +14,21 @@ use crate::error::{cancelled, failed};
 use crate::history::Seen;
 use crate::keys::Tree;
 use crate::link::Link;
-use crate::view::{Row, View};
+use crate::row::row_of;
 use crate::watchdog::{Turn, Watchdog, silent};
 
-/// Follows on `view`, without a gap: from the revision after the one it was read at.
-pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Result<Subscription> {
+/// Follows on `rows`, without a gap: from the revision after the one they were read at.
+pub(crate) async fn follow(
+    link: Arc<Link>,
+    tree: &Tree,
+    mut rows: Rows,
+    interest: Interest,
+) -> Result<Subscription> {
     let branches = Branches {
-        identities: tree.identities(view.service()),
-        loads: tree.loads(view.service()),
+        identities: tree.identities(rows.service()),
+        loads: tree.loads(rows.service()),
     };
-    let listing = view.take_listing();
+    let listing = rows.take_listing();
     let from = i64::try_from(listing.revision.counter()).unwrap_or(i64::MAX - 1) + 1;
     let mut connection = link.connection().await?;
     let history = link.history().known();
@@ -38,7 +43,7 @@ pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Resu
         };
         let identities = branches.identities.as_str();
         let mut stream = connection.watch.watch(identities, Some(options())).await?;
-        if view.follows_loads() {
+        if interest == Interest::Loads {
             let loads = branches.loads.as_str();
             stream.watch(loads, Some(options())).await?;
         }
@@ -62,7 +67,7 @@ pub(crate) async fn follow(link: Arc<Link>, tree: &Tree, mut view: View) -> Resu
         link,
         stream,
         branches,
-        view,
+        rows,
         history,
         pending: VecDeque::new(),
         watchdog,
@@ -81,7 +86,7 @@ struct EtcdUpdates {
     link: Arc<Link>,
     stream: WatchStream,
     branches: Branches,
-    view: View,
+    rows: Rows,
     history: Seen,
     pending: VecDeque<Change>,
     watchdog: Watchdog,
@@ -101,7 +106,7 @@ impl Updates for EtcdUpdates {
     async fn next(&mut self) -> Option<Result<Update>> {
         loop {
             if let Some(change) = self.pending.pop_front() {
-                return Some(Ok(Update::new(self.view.revision, change)));
+                return Some(Ok(Update::new(self.rows.revision(), change)));
             }
             if let Err(cause) = self.listen().await {
                 self.link.failed(self.watchdog.connection(), &cause).await;
@@ -147,14 +152,14 @@ impl EtcdUpdates {
                     "another cluster answers",
                 ));
             }
-            let behind = header.revision().unsigned_abs() < self.view.revision.counter();
+            let behind = header.revision().unsigned_abs() < self.rows.revision().counter();
             if behind && message.events().is_empty() && !message.created() {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     "the server is behind what was seen",
                 )
                 .with_context("revision", header.revision().to_string())
-                .with_context("seen", self.view.revision.to_string()));
+                .with_context("seen", self.rows.revision().to_string()));
             }
         }
         if message.canceled() {
@@ -162,27 +167,28 @@ impl EtcdUpdates {
         }
         for event in message.events() {
             let Some(kv) = event.kv() else { continue };
+            self.rows.advance(kv.mod_revision().unsigned_abs());
             let deleted = event.event_type() == EventType::Delete;
             // By its key: how watches are numbered is for the other end to say.
-            let change = if let Some(row) = Row::of(kv, &self.branches.loads) {
+            let change = if let Some(row) = row_of(kv, &self.branches.loads) {
                 if deleted {
-                    self.view.unpublished(&row);
+                    self.rows.unpublished(&row.key);
                     None
                 } else {
-                    self.view.published(&row)
+                    self.rows.published(&row)
                 }
             } else {
-                Row::of(kv, &self.branches.identities).and_then(|row| {
+                row_of(kv, &self.branches.identities).and_then(|row| {
                     if deleted {
-                        self.view.deleted(&row)
+                        self.rows.deleted(&row.key)
                     } else {
-                        self.view.put(&row)
+                        self.rows.put(&row)
                     }
                 })
             };
             self.pending.extend(change);
         }
-        self.link.history().note(self.history, self.view.revision);
+        self.link.history().note(self.history, self.rows.revision());
         if self.pending.is_empty() {
             self.pending.push_back(Change::Progress);
         }

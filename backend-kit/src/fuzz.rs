@@ -3,7 +3,7 @@
 
 use plimsoll_discovery_api::{ErrorKind, ServiceName};
 
-use crate::{RegistryUrl, decode, escape, unescape};
+use crate::{RegistryUrl, decode, escape, read_load, unescape};
 
 /// A record of ours, and a key.
 pub fn record(bytes: &[u8]) {
@@ -19,6 +19,11 @@ pub fn record(bytes: &[u8]) {
     if let Ok(name) = unescape(&text) {
         assert_eq!(escape(&name), text, "two keys of one name");
     }
+}
+
+/// A load.
+pub fn load(bytes: &[u8]) {
+    let _whatever = read_load(bytes);
 }
 
 /// A URL.
@@ -43,6 +48,11 @@ mod tests {
     #[test]
     fn no_record_whatever_it_holds_is_a_panic() {
         holds_of_all("record", super::record);
+    }
+
+    #[test]
+    fn no_load_whatever_it_holds_is_a_panic() {
+        holds_of_all("load", super::load);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{escape, foreign_id, unescape};
 
 /// How else the id under a key may be written: what this library escapes, other programs do not.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeyForm {
     /// In no other way.
     Only,

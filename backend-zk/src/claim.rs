@@ -13,6 +13,7 @@ use crate::codec;
 use crate::driver::{Pair, SETTLE_ATTEMPTS, ZkDriver, contended, native, unexpected};
 use crate::error::{failed_at, failed_for, is_local_session};
 use crate::paths::Nodes;
+use crate::row;
 
 /// Two nodes of one session.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl ZkDriver {
             let Some((bytes, stat)) = &there.0 else {
                 continue;
             };
-            let life = codec::incarnation(bytes, stat.czxid);
+            let life = codec::incarnation(bytes, stat.czxid.unsigned_abs());
             if life == record.incarnation && stat.ephemeral_owner == owner {
                 let load = there.1.as_ref().map(|(_, stat)| stat);
                 let load = load.filter(|stat| stat.ephemeral_owner == owner);
@@ -93,7 +94,7 @@ impl ZkDriver {
                 }
             } else if life != record.incarnation
                 && !former.contains(&life)
-                && !codec::is_unkept(life, stat.czxid, stat.ephemeral_owner)
+                && !codec::is_unkept(life, stat.czxid.unsigned_abs(), row::owner(stat))
             {
                 return Err(
                     Error::new(ErrorKind::Conflict, "another live owner holds the id")

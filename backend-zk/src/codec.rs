@@ -3,13 +3,11 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-use plimsoll_backend_kit::{Decoded, Entry, Foreign, Record, Skipped, decode};
+use plimsoll_backend_kit::{Decoded, Entry, Foreign, KeyForm, Record, Skipped, decode, id_of};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName, Status};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-
-use crate::paths::{id_of, twin_of};
 
 /// `ServiceInstance` of Curator's x-discovery, by the names of its JSON.
 #[derive(Serialize)]
@@ -105,7 +103,7 @@ pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
 }
 
 /// The life that wrote `bytes`; what was not written here has the life of its node.
-pub(crate) fn incarnation(bytes: &[u8], czxid: i64) -> Incarnation {
+pub(crate) fn incarnation(bytes: &[u8], czxid: u64) -> Incarnation {
     let written = serde_json::from_slice::<Wire<'_>>(bytes)
         .ok()
         .and_then(|wire| wire.record()?.1.incarnation.parse().ok());
@@ -114,12 +112,12 @@ pub(crate) fn incarnation(bytes: &[u8], czxid: i64) -> Incarnation {
 
 /// Whether no session keeps alive what was written here in `life`, at the node that `czxid` created: it
 /// is a copy or a backup. Containers name an owner that is none.
-pub(crate) fn is_unkept(life: Incarnation, czxid: i64, owner: i64) -> bool {
-    matches!(owner, 0 | i64::MIN) && life != foreign(czxid)
+pub(crate) fn is_unkept(life: Incarnation, czxid: u64, owner: Option<i64>) -> bool {
+    owner.is_none() && life != foreign(czxid)
 }
 
-fn foreign(czxid: i64) -> Incarnation {
-    Incarnation::from_bits(u128::from(czxid.unsigned_abs()))
+fn foreign(czxid: u64) -> Incarnation {
+    Incarnation::from_bits(u128::from(czxid))
 }
 
 /// Understands the node `key` of `service`.
@@ -127,7 +125,7 @@ pub(crate) fn read(
     service: &ServiceName,
     key: &str,
     bytes: &[u8],
-    czxid: i64,
+    czxid: u64,
 ) -> Result<Entry, Skipped> {
     let id = id_of(key);
     let skipped = |cause| Skipped::new(&*id, cause);
@@ -150,7 +148,7 @@ pub(crate) fn read(
         ..
     } = decode(service, record.as_bytes()).map_err(skipped)?;
     // What this library writes is escaped.
-    if instance.id().as_str() != id || twin_of(key).is_some() {
+    if instance.id().as_str() != id || !KeyForm::of(key).is_ours() {
         let cause = Error::new(ErrorKind::Corrupt, "the record is of another instance");
         return Err(skipped(cause.with_context("id", instance.id().as_str())));
     }
@@ -162,7 +160,7 @@ pub(crate) fn read(
 
 /// A node of Curator, or of Spring Cloud Zookeeper, which keeps its metadata in the payload. What
 /// of that is beyond the limits here is left out: it is no reason to do without a good server.
-fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) -> Result<Entry> {
+fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: u64) -> Result<Entry> {
     let corrupt = |why: &str| Error::new(ErrorKind::Corrupt, why);
     let address = wire
         .address
@@ -194,11 +192,6 @@ fn read_foreign(service: &ServiceName, id: &str, wire: &Wire<'_>, czxid: i64) ->
         .and_then(|ms| ms.get().parse().ok())
         .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
     Ok(entry)
-}
-
-/// The load of a load node; anything but a decimal is none.
-pub(crate) fn read_load(bytes: &[u8]) -> Option<u64> {
-    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -339,8 +332,8 @@ mod tests {
     #[test]
     fn what_is_ours_and_hangs_on_no_session_is_kept_by_nobody() {
         let (ours, others) = (Incarnation::random(), foreign(9));
-        for (owner, unkept) in [(0, true), (i64::MIN, true), (1, false), (-1, false)] {
-            assert_eq!(is_unkept(ours, 9, owner), unkept, "{owner}");
+        for (owner, unkept) in [(None, true), (Some(1), false), (Some(-1), false)] {
+            assert_eq!(is_unkept(ours, 9, owner), unkept, "{owner:?}");
             assert!(
                 !is_unkept(others, 9, owner),
                 "a STATIC or PERMANENT one of Curator"
@@ -366,10 +359,6 @@ mod tests {
                 ("k", ErrorKind::Corrupt),
                 "{bad:?}"
             );
-        }
-        assert_eq!(read_load(b"18446744073709551615"), Some(u64::MAX));
-        for bad in [&b""[..], b"-1", b"x", b"\xff"] {
-            assert_eq!(read_load(bad), None);
         }
     }
 }

@@ -93,7 +93,7 @@ impl ZkDriver {
                 }
                 continue;
             };
-            let life = codec::incarnation(&bytes, stat.czxid);
+            let life = codec::incarnation(&bytes, stat.czxid.unsigned_abs());
             if !release.incarnations.contains(&life) {
                 return Ok(());
             }

@@ -232,11 +232,8 @@ impl Driver for ZkDriver {
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
         let connection = self.session().connection().await?;
-        Ok(
-            read::view(&connection, &self.tree, service, Interest::Loads)
-                .await?
-                .listing,
-        )
+        let view = read::view(&connection, &self.tree, service, Interest::Loads);
+        Ok(view.await?.1)
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {

@@ -1,11 +1,11 @@
 //! What strangers may write, for fuzzers and property tests: each panics where something does not
 //! hold of it. No part of the API.
 
+use plimsoll_backend_kit::id_of;
 use plimsoll_discovery_api::{ErrorKind, ServiceName};
 
 use crate::codec;
 use crate::depart::read_list;
-use crate::paths::{id_of, twin_of};
 
 /// An identity node; what stands before the first line break, if there is one, is its name.
 pub fn node(bytes: &[u8]) {
@@ -28,12 +28,6 @@ pub fn node(bytes: &[u8]) {
             assert_eq!(skipped.key, id_of(&key));
         }
     }
-    let _whatever = twin_of(&key);
-}
-
-/// A load.
-pub fn load(bytes: &[u8]) {
-    let _whatever = codec::read_load(bytes);
 }
 
 /// A list of departures.
@@ -48,11 +42,6 @@ mod tests {
     #[test]
     fn no_node_whatever_it_holds_is_a_panic() {
         holds_of_all("zk_node", super::node);
-    }
-
-    #[test]
-    fn no_load_whatever_it_holds_is_a_panic() {
-        holds_of_all("zk_load", super::load);
     }
 
     #[test]

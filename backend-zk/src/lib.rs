@@ -20,6 +20,7 @@ mod paths;
 mod place;
 mod read;
 mod registry;
+mod row;
 mod session;
 #[cfg(feature = "tls")]
 mod tls;

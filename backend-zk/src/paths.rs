@@ -1,6 +1,6 @@
 //! Where things stand in the tree.
 
-use plimsoll_backend_kit::{escape, foreign_id, unescape};
+use plimsoll_backend_kit::escape;
 use plimsoll_discovery_api::{Incarnation, InstanceId, ServiceName};
 
 /// The three branches below one root: who is there, how loaded, and who has just left.
@@ -86,18 +86,6 @@ pub(crate) fn key_below<'p>(path: &'p str, parent: &str) -> Option<&'p str> {
     (!key.is_empty() && !key.contains('/')).then_some(key)
 }
 
-/// The id under `key`. Programs other than this one may not escape it, and have it as long as they
-/// like.
-pub(crate) fn id_of(key: &str) -> String {
-    unescape(key).map_or_else(|_| foreign_id(key), |id| foreign_id(&id))
-}
-
-/// The key that the id of `key` has where it is escaped, if that is another one. Where both stand,
-/// the id is that one's.
-pub(crate) fn twin_of(key: &str) -> Option<String> {
-    unescape(key).is_err().then(|| escape(key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,18 +108,5 @@ mod tests {
         }
         let nodes = tree.nodes(&"a/b".parse().unwrap(), &"c/d".parse().unwrap());
         assert_eq!(nodes.identity, "/r/services/a%2Fb/c%2Fd");
-    }
-
-    #[test]
-    fn ids_that_others_wrote_unescaped_are_read_as_they_are() {
-        for (key, id, twin) in [
-            ("a", "a", None),
-            ("c%2Fd", "c/d", None),
-            ("10.0.0.7:8080", "10.0.0.7:8080", Some("10.0.0.7%3A8080")),
-            ("%41", "%41", Some("%2541")),
-        ] {
-            assert_eq!(id_of(key), id);
-            assert_eq!(twin_of(key).as_deref(), twin);
-        }
     }
 }

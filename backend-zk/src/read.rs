@@ -1,55 +1,24 @@
 //! Reading a service whole.
 
-use std::collections::{HashMap, HashSet};
-
-use plimsoll_backend_kit::{Entry, Interest, Listing, Skipped, unescape};
-use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, Revision, ServiceName};
+use plimsoll_backend_kit::{Interest, Listing, Rows, unescape};
+use plimsoll_discovery_api::{Result, Revision, ServiceName};
 use zookeeper_client::Stat;
 
-use crate::codec;
 use crate::depart::read_list;
 use crate::error::failed_at;
 use crate::fetch::{Node, Standing, are_parents, found, read_all};
-use crate::paths::{Branches, Tree, id_of, twin_of};
+use crate::paths::{Branches, Tree};
+use crate::row;
 use crate::session::Connection;
 
-/// What was last seen of a node, to tell a change from a repetition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) czxid: i64,
-    pub(crate) mzxid: i64,
-    pub(crate) owner: i64,
-    pub(crate) incarnation: Incarnation,
-    /// Whether it could be understood.
-    pub(crate) sound: bool,
-}
-
-impl Seen {
-    /// Of a node that was not read, as it may not be, or as its id is another's.
-    pub(crate) const UNREAD: Self = Self {
-        czxid: 0,
-        mzxid: 0,
-        owner: 0,
-        incarnation: Incarnation::from_bits(0),
-        sound: false,
-    };
-}
-
-/// A service at one moment, with what is needed to follow it from there.
-pub(crate) struct View {
-    pub(crate) listing: Listing,
-    /// By key.
-    pub(crate) seen: HashMap<String, Seen>,
-}
-
 /// What was read of a service besides its instances.
-pub(crate) struct Frame {
+struct Frame {
     /// The parent of all services.
-    pub(crate) history: Option<Stat>,
+    history: Option<Stat>,
     /// The parent of the service's instances, with its data.
-    pub(crate) service: Standing,
+    service: Standing,
     /// The names of the instances' nodes.
-    pub(crate) keys: Vec<String>,
+    keys: Vec<String>,
 }
 
 /// Reads `service`, as the whole ensemble knows it now.
@@ -58,7 +27,7 @@ pub(crate) async fn view(
     tree: &Tree,
     service: &ServiceName,
     interest: Interest,
-) -> Result<View> {
+) -> Result<(Rows, Listing)> {
     let client = &connection.client;
     let branches = tree.branches(service);
     let root = tree.services();
@@ -100,69 +69,36 @@ pub(crate) async fn members(
     Ok((identities, loads))
 }
 
-/// Makes a view of what was read; identities and loads are in the order of the frame's keys.
-pub(crate) fn assemble(
+/// Understands what was read; identities and loads are in the order of the frame's keys.
+fn assemble(
     service: &ServiceName,
     frame: Frame,
     identities: Vec<Node>,
     loads: Vec<Node>,
-) -> View {
+) -> (Rows, Listing) {
     let Frame {
         history,
         service: parent,
         keys,
     } = frame;
-    let (mut entries, mut skipped, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
     let mut newest = history.map_or(0, |stat| stat.pzxid);
     newest = newest.max(parent.as_ref().map_or(0, |(_, stat)| stat.pzxid));
-    let doubles = doubles(&keys);
-    for ((key, identity), load) in keys.into_iter().zip(identities).zip(loads) {
-        let (bytes, stat) = match identity {
-            _ if doubles.contains(&key) => {
-                seen.insert(key, Seen::UNREAD);
-                continue;
-            }
-            Ok(Some(node)) => node,
-            // Gone since the keys were read.
-            Ok(None) => continue,
-            Err(closed) => {
-                skipped.push(Skipped::new(id_of(&key), closed));
-                seen.insert(key, Seen::UNREAD);
-                continue;
-            }
-        };
-        newest = newest.max(stat.mzxid);
-        let (known, entry) = understand(service, &key, &bytes, &stat);
-        match entry {
-            Ok(mut entry) => {
-                entry.load = load_of(&known, load);
-                entries.push(entry);
-            }
-            Err(broken) => skipped.push(broken),
+    let mut rows = Rows::new(service.clone(), revision(history, newest), row::understand);
+    for ((key, identity), load) in keys.iter().zip(identities).zip(loads) {
+        // One that may not be read is none.
+        if let Ok(Some(load)) = &load {
+            rows.note_load(&row::load(key, load));
         }
-        seen.insert(key, known);
+        match &identity {
+            Ok(Some(node)) => rows.list(&row::identity(key, node)),
+            // Gone since the keys were read.
+            Ok(None) => {}
+            Err(closed) => rows.list_unreadable(key, closed.clone()),
+        }
     }
     let departed = parent.and_then(|(data, _)| read_list(&data));
-    let listing = Listing::new(revision(history, newest), entries, skipped)
-        .with_departed(departed.unwrap_or_default());
-    View { listing, seen }
-}
-
-/// Those of `keys` whose id another one of them has, escaped.
-fn doubles(keys: &[String]) -> HashSet<String> {
-    let unescaped = keys.iter().filter_map(|key| Some((key, twin_of(key)?)));
-    let unescaped: Vec<_> = unescaped.collect();
-    if unescaped.is_empty() {
-        return HashSet::new();
-    }
-    let all: HashSet<_> = keys.iter().collect();
-    let doubles = unescaped.into_iter().filter(|(_, twin)| all.contains(twin));
-    doubles
-        .map(|(key, _)| {
-            tracing::debug!(key, "another node has its id");
-            key.clone()
-        })
-        .collect()
+    let listing = rows.take_listing();
+    (rows, listing.with_departed(departed.unwrap_or_default()))
 }
 
 pub(crate) fn below(parent: &str, keys: &[String]) -> Vec<String> {
@@ -186,44 +122,6 @@ pub(crate) async fn current_epoch(connection: &Connection, root: &str) -> Result
     Ok(history
         .map_err(failed_at(root))?
         .map_or(0, |stat| epoch(&stat)))
-}
-
-/// Reads one identity node.
-pub(crate) fn understand(
-    service: &ServiceName,
-    key: &str,
-    bytes: &[u8],
-    stat: &Stat,
-) -> (Seen, Result<Entry, Skipped>) {
-    let mut entry = codec::read(service, key, bytes, stat.czxid);
-    if entry
-        .as_ref()
-        .is_ok_and(|entry| codec::is_unkept(entry.incarnation, stat.czxid, stat.ephemeral_owner))
-    {
-        let why = "a record of plimsoll's that no session keeps alive: copied or restored";
-        entry = Err(Skipped::new(
-            id_of(key),
-            Error::new(ErrorKind::Corrupt, why),
-        ));
-    }
-    let seen = Seen {
-        czxid: stat.czxid,
-        mzxid: stat.mzxid,
-        owner: stat.ephemeral_owner,
-        incarnation: entry
-            .as_ref()
-            .map_or_else(|_| Incarnation::from_bits(0), |entry| entry.incarnation),
-        sound: entry.is_ok(),
-    };
-    (seen, entry)
-}
-
-/// The load of a load node, if it is of the same life as the identity: both were created by one
-/// session, the load not before the identity. One that may not be read is none.
-pub(crate) fn load_of(identity: &Seen, load: Node) -> Option<u64> {
-    let (bytes, stat) = load.ok().flatten()?;
-    let same_life = stat.ephemeral_owner == identity.owner && stat.czxid >= identity.czxid;
-    same_life.then(|| codec::read_load(&bytes)).flatten()
 }
 
 /// The names of all services with an entry.

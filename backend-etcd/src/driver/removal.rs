@@ -25,7 +25,7 @@ impl EtcdDriver {
             let found = Found::of(&self.commit(reads).await?);
             let other = found.identity.as_ref().map_or(0, KeyValue::mod_revision);
             let own = found.identity.filter(|kv| {
-                let owner = codec::owner(kv.value(), kv.create_revision());
+                let owner = codec::owner(kv.value(), kv.create_revision().unsigned_abs());
                 let is_overwritten = |claim: &EtcdClaim| is_overwritten(owner, kv, claim.lease);
                 lives.contains(&owner.incarnation) || claim.is_some_and(is_overwritten)
             });

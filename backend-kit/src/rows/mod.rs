@@ -84,8 +84,10 @@ impl Rows {
         self.revision = Revision::new(epoch, self.revision.counter());
     }
 
-    fn advance(&mut self, modified: u64) {
-        let newest = self.revision.counter().max(modified);
+    /// What is followed has come to this place in its history, by whatever was written there. The
+    /// rows of identities say so by themselves.
+    pub fn advance(&mut self, position: u64) {
+        let newest = self.revision.counter().max(position);
         self.revision = Revision::new(self.revision.epoch(), newest);
     }
 
@@ -251,9 +253,8 @@ impl Rows {
         self.seen.contains_key(key)
     }
 
-    /// An identity went, at `revision` if that is known.
-    pub fn deleted(&mut self, key: &str, revision: Option<u64>) -> Option<Change> {
-        self.advance(revision.unwrap_or_default());
+    /// An identity went.
+    pub fn deleted(&mut self, key: &str) -> Option<Change> {
         self.raw.remove(key);
         self.removed(key, false)
     }
@@ -310,7 +311,6 @@ impl Rows {
 
     /// Takes in a load without telling of it: one of the listing, or one that comes with its identity.
     pub fn note_load(&mut self, row: &Row<'_>) {
-        self.advance(row.modified);
         let Some(value) = read_load(row.bytes) else {
             self.loads.remove(&*row.key);
             return;
@@ -324,8 +324,7 @@ impl Rows {
     }
 
     /// A load went.
-    pub fn unpublished(&mut self, key: &str, revision: Option<u64>) {
-        self.advance(revision.unwrap_or_default());
+    pub fn unpublished(&mut self, key: &str) {
         self.loads.remove(key);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use plimsoll_backend_kit::Interest;
+use plimsoll_backend_kit::{Interest, Listing, Rows};
 use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
 use zookeeper_client::{AddWatchMode, EventType, PersistentWatcher, WatchedEvent};
 
@@ -13,7 +13,7 @@ use super::{Event, node_event};
 use crate::error::failed_at;
 use crate::fetch::{Node, found, read_all};
 use crate::paths::{Branches, Tree, key_below};
-use crate::read::{View, below, current_epoch, members, view};
+use crate::read::{below, current_epoch, members, view};
 use crate::session::Connection;
 
 pub(super) struct BranchWatches {
@@ -33,7 +33,7 @@ impl BranchWatches {
         tree: &Tree,
         service: &ServiceName,
         interest: Interest,
-    ) -> Result<(Self, View)> {
+    ) -> Result<(Self, (Rows, Listing))> {
         let branches = tree.branches(service);
         let on = |branch: &String| {
             let (connection, branch) = (connection.clone(), branch.clone());

@@ -25,11 +25,12 @@ pub(crate) async fn subscribe(
     service: &ServiceName,
     interest: Interest,
 ) -> Result<Subscription> {
-    let (watches, view) = BranchWatches::set(connection, tree, service, interest).await?;
+    let (watches, (rows, listing)) =
+        BranchWatches::set(connection, tree, service, interest).await?;
     let (sender, changes) = mpsc::channel(BACKLOG);
-    let follower = Follower::new(service.clone(), watches, view.seen, &view.listing, sender);
+    let follower = Follower::new(rows, watches, sender);
     let updates = Followed::new(changes, follower.run());
-    Ok(Subscription::new(view.listing, Box::new(updates)))
+    Ok(Subscription::new(listing, Box::new(updates)))
 }
 
 /// What a watch has to tell.
