@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Credential, Timings, check_root, invalid_setting, read_host};
+use plimsoll_backend_kit::{
+    Backend, CommonSettings, Credential, Timings, check_root, check_span, invalid_setting,
+    read_host,
+};
 use plimsoll_discovery_api::Result;
 
 use crate::ConsulRegistry;
@@ -32,8 +35,6 @@ const LEAST_LOAD_POLL: Duration = Duration::from_millis(50);
 const DEFAULT_ROOT: &str = "plimsoll";
 const DEFAULT_PORT: u16 = 8500;
 
-type Change = Box<dyn FnOnce(&mut Timings) + Send>;
-
 /// Settings of a [`ConsulRegistry`].
 #[must_use]
 pub struct ConsulBuilder {
@@ -48,12 +49,11 @@ pub struct ConsulBuilder {
     deregister_after: Duration,
     request_timeout: Duration,
     wait: Duration,
-    load_interval: Duration,
     load_poll: Option<Duration>,
     consistency: Consistency,
     node_health: bool,
     name: String,
-    changes: Vec<Change>,
+    common: CommonSettings,
 }
 
 impl fmt::Debug for ConsulBuilder {
@@ -81,12 +81,11 @@ impl ConsulBuilder {
             deregister_after: DEREGISTER_AFTER,
             request_timeout: REQUEST_TIMEOUT,
             wait: WAIT,
-            load_interval: LOAD_INTERVAL,
             load_poll: None,
             consistency: Consistency::Default,
             node_health: false,
             name: DEFAULT_ROOT.into(),
-            changes: Vec::new(),
+            common: CommonSettings::default(),
         }
     }
 
@@ -164,9 +163,9 @@ impl ConsulBuilder {
     }
 
     /// The shortest time between two publications of a load, and with it the longest that any
-    /// change, however small, goes unpublished. Default: 15 s.
+    /// change, however small, goes unpublished; at most a day. Default: 15 s.
     pub fn with_load_interval(mut self, interval: Duration) -> Self {
-        self.load_interval = interval;
+        self.common.load_interval = Some(interval);
         self
     }
 
@@ -226,7 +225,7 @@ impl ConsulBuilder {
 
     /// Changes how this handle times what it does.
     pub fn with_timings(mut self, change: impl FnOnce(&mut Timings) + Send + 'static) -> Self {
-        self.changes.push(Box::new(change));
+        self.common.change_timings(change);
         self
     }
 
@@ -238,10 +237,10 @@ impl ConsulBuilder {
         let session_ttl = self
             .session_ttl
             .unwrap_or_else(|| self.ttl.max(LEAST_SESSION_TTL));
-        let least_poll = LEAST_LOAD_POLL;
+        let load_interval = self.common.load_interval.unwrap_or(LOAD_INTERVAL);
         let load_poll = self
             .load_poll
-            .unwrap_or_else(|| (self.load_interval / POLLS_PER_INTERVAL).max(least_poll));
+            .unwrap_or_else(|| (load_interval / POLLS_PER_INTERVAL).max(LEAST_LOAD_POLL));
         let (ms, s, day) = (
             Duration::from_millis,
             Duration::from_secs,
@@ -253,13 +252,9 @@ impl ConsulBuilder {
             ("deregister_after", self.deregister_after, s(60), day * 30),
             ("request_timeout", self.request_timeout, ms(100), s(3600)),
             ("wait", self.wait, s(1), s(600)),
-            ("load_interval", self.load_interval, Duration::ZERO, day),
-            ("load_poll", load_poll, least_poll, day),
+            ("load_poll", load_poll, LEAST_LOAD_POLL, day),
         ] {
-            if span < least || span > most {
-                let bounds = format!("is not between {least:?} and {most:?}");
-                return Err(invalid_setting(name, &format!("{span:?}"), &bounds));
-            }
+            check_span(name, span, least..=most)?;
         }
         for (name, value) in [("dc", &self.datacenter), ("ns", &self.namespace)] {
             if value.as_ref().is_some_and(String::is_empty) {
@@ -285,10 +280,7 @@ impl ConsulBuilder {
             name: self.name,
             timings: Timings::default(),
         };
-        config.timings = config.timings(self.load_interval);
-        for change in self.changes {
-            change(&mut config.timings);
-        }
+        config.timings = self.common.apply(config.timings(load_interval))?;
         Ok(ConsulRegistry(Backend::new(ConsulDriver::new(config)?)))
     }
 }

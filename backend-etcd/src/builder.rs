@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Credential, RegistryUrl, Timings, invalid_setting, read_host};
+use plimsoll_backend_kit::{
+    Backend, CommonSettings, Credential, RegistryUrl, Timings, check_span, invalid_setting,
+    read_host,
+};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::EtcdRegistry;
@@ -28,12 +31,8 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const MIN_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Each page has the time of a request; this bounds hundreds of them over a slow line.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
-/// A load that is published more rarely is none.
-const MAX_LOAD_INTERVAL: Duration = Duration::from_secs(86_400);
 const DEFAULT_PORT: u16 = 2379;
 const DEFAULT_PREFIX: &str = "plimsoll";
-
-type Change = Box<dyn FnOnce(&mut Timings) + Send>;
 
 /// Settings of an [`EtcdRegistry`].
 ///
@@ -54,8 +53,7 @@ pub struct EtcdBuilder {
     credentials: Option<(Credential, Credential)>,
     #[cfg(feature = "tls")]
     tls: Option<crate::Tls>,
-    load_interval: Option<Duration>,
-    changes: Vec<Change>,
+    common: CommonSettings,
 }
 
 impl fmt::Debug for EtcdBuilder {
@@ -86,8 +84,7 @@ impl EtcdBuilder {
             credentials: None,
             #[cfg(feature = "tls")]
             tls: None,
-            load_interval: None,
-            changes: Vec::new(),
+            common: CommonSettings::default(),
         }
     }
 
@@ -121,7 +118,7 @@ impl EtcdBuilder {
         if let Some(bytes) = options.take("max_message_bytes")? {
             builder = builder.with_max_message_bytes(bytes);
         }
-        builder.load_interval = options.take_duration("load_interval")?;
+        builder.common.load_interval = options.take_duration("load_interval")?;
         let on = options.take::<bool>("tls")?;
         let mut take = |name| options.take::<String>(name);
         let (ca, cert, key) = (take("ca")?, take("cert")?, take("key")?);
@@ -245,13 +242,13 @@ impl EtcdBuilder {
     /// change, however small, goes unpublished; at most a day. Default: 2 s, and 10 s for changes
     /// that are smaller than 8, or than a tenth where that is more.
     pub fn with_load_interval(mut self, interval: Duration) -> Self {
-        self.load_interval = Some(interval);
+        self.common.load_interval = Some(interval);
         self
     }
 
     /// Changes how this handle times what it does.
     pub fn with_timings(mut self, change: impl FnOnce(&mut Timings) + Send + 'static) -> Self {
-        self.changes.push(Box::new(change));
+        self.common.change_timings(change);
         self
     }
 
@@ -281,15 +278,8 @@ impl EtcdBuilder {
         if endpoints.is_empty() {
             return Err(invalid_setting("hosts", "", "are needed, at least one"));
         }
-        let mut timings = timings(self.lease_ttl, self.connect_timeout + self.request_timeout);
-        if let Some(interval) = self.load_interval {
-            timings.load.min_interval = interval;
-            timings.load.settle = interval;
-            timings.load.max_age = timings.load.max_age.max(interval);
-        }
-        for change in self.changes {
-            change(&mut timings);
-        }
+        let timings = timings(self.lease_ttl, self.connect_timeout + self.request_timeout);
+        let timings = self.common.apply(timings)?;
         let config = Config {
             endpoints,
             prefix: self.prefix,
@@ -324,39 +314,15 @@ impl EtcdBuilder {
                 "is not whole seconds between 2 s and 1 h",
             ));
         }
-        let within = Duration::from_millis(100)..=Duration::from_secs(3600);
-        for (name, span) in [
-            ("connect_timeout", self.connect_timeout),
-            ("request_timeout", self.request_timeout),
-            ("watch_timeout", self.watch_timeout),
-            ("keep_alive_timeout", self.keep_alive.1),
+        let (least, hour) = (Duration::from_millis(100), Duration::from_secs(3600));
+        for (name, span, least) in [
+            ("connect_timeout", self.connect_timeout, least),
+            ("request_timeout", self.request_timeout, least),
+            ("watch_timeout", self.watch_timeout, least),
+            ("keep_alive_interval", self.keep_alive.0, MIN_KEEP_ALIVE),
+            ("keep_alive_timeout", self.keep_alive.1, least),
         ] {
-            if !within.contains(&span) {
-                let span = format!("{span:?}");
-                return Err(invalid_setting(
-                    name,
-                    &span,
-                    "is not between 100 ms and 1 h",
-                ));
-            }
-        }
-        if !(MIN_KEEP_ALIVE..=*within.end()).contains(&self.keep_alive.0) {
-            let interval = format!("{:?}", self.keep_alive.0);
-            return Err(invalid_setting(
-                "keep_alive_interval",
-                &interval,
-                "is not between 5 s, below which servers hang up, and 1 h",
-            ));
-        }
-        if let Some(interval) = self.load_interval
-            && interval > MAX_LOAD_INTERVAL
-        {
-            let interval = format!("{interval:?}");
-            return Err(invalid_setting(
-                "load_interval",
-                &interval,
-                "is more than a day",
-            ));
+            check_span(name, span, least..=hour)?;
         }
         if !(MIN_MESSAGE_BYTES..=1 << 30).contains(&self.max_message_bytes) {
             let bytes = self.max_message_bytes.to_string();

@@ -23,7 +23,8 @@ impl KeyForm {
             return Self::Only;
         }
         match unescape(key) {
-            Ok(id) if id == key => Self::Only,
+            // As it is, that id would be the key of another one.
+            Ok(id) if unescape(&id).is_ok() => Self::Only,
             Ok(id) => Self::Escaped(id),
             Err(_) => Self::Raw(escape(key)),
         }
@@ -58,6 +59,7 @@ mod tests {
             ("a.b", "a.b", KeyForm::Only),
             ("c%2Fd", "c/d", escaped("c/d")),
             ("c/d", "c/d", raw("c%2Fd")),
+            ("c%252Fd", "c%2Fd", KeyForm::Only),
             ("10.0.0.7:8080", "10.0.0.7:8080", raw("10.0.0.7%3A8080")),
             ("%2f", "%2f", raw("%252f")),
             ("%41", "%41", raw("%2541")),

@@ -45,7 +45,7 @@ pub use foreign::{Foreign, foreign_id};
 pub use key_form::{KeyForm, id_of};
 pub use leftovers::Task;
 pub use rows::{Read, Reading, Row, Rows, read_load};
-pub use settings::{check_root, invalid_setting, read_host};
+pub use settings::{CommonSettings, check_root, check_span, invalid_setting, read_host};
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};
 pub use url::{Options, RegistryUrl};

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, Credential, Timings, invalid_setting, read_host};
+use plimsoll_backend_kit::{
+    Backend, CommonSettings, Credential, Timings, check_span, invalid_setting, read_host,
+};
 use plimsoll_discovery_api::Result;
 
 use crate::driver::ZkDriver;
@@ -65,8 +67,6 @@ impl fmt::Debug for Config {
     }
 }
 
-type Change = Box<dyn FnOnce(&mut Timings) + Send>;
-
 /// Settings of a [`ZkRegistry`].
 #[must_use]
 pub struct ZkBuilder {
@@ -80,8 +80,7 @@ pub struct ZkBuilder {
     ca: Option<Credential>,
     #[cfg(feature = "tls")]
     identity: Option<(Credential, Credential)>,
-    load_interval: Option<Duration>,
-    changes: Vec<Change>,
+    common: CommonSettings,
 }
 
 impl fmt::Debug for ZkBuilder {
@@ -109,8 +108,7 @@ impl ZkBuilder {
             ca: None,
             #[cfg(feature = "tls")]
             identity: None,
-            load_interval: None,
-            changes: Vec::new(),
+            common: CommonSettings::default(),
         }
     }
 
@@ -194,16 +192,16 @@ impl ZkBuilder {
     }
 
     /// The shortest time between two publications of a load, and with it the longest that any
-    /// change, however small, goes unpublished. Default: 2 s, and 10 s for changes below both 8 and
+    /// change, however small, goes unpublished; at most a day. Default: 2 s, and 10 s for changes below both 8 and
     /// a tenth.
     pub fn with_load_interval(mut self, interval: Duration) -> Self {
-        self.load_interval = Some(interval);
+        self.common.load_interval = Some(interval);
         self
     }
 
     /// Changes how this handle times what it does.
     pub fn with_timings(mut self, change: impl FnOnce(&mut Timings) + Send + 'static) -> Self {
-        self.changes.push(Box::new(change));
+        self.common.change_timings(change);
         self
     }
 
@@ -221,18 +219,15 @@ impl ZkBuilder {
             return Err(invalid_setting("hosts", "", "are needed, at least one"));
         }
         let root = read_root(&self.root)?;
-        let within = Duration::from_millis(100)..=Duration::from_secs(3600);
         for (name, span) in [
             ("session_timeout", self.session_timeout),
             ("connect_timeout", self.connect_timeout),
         ] {
-            if !within.contains(&span) {
-                return Err(invalid_setting(
-                    name,
-                    &format!("{span:?}"),
-                    "is not between 100 ms and 1 h",
-                ));
-            }
+            check_span(
+                name,
+                span,
+                Duration::from_millis(100)..=Duration::from_secs(3600),
+            )?;
         }
         let login = self.login;
         login.as_ref().map_or(Ok(()), Login::check)?;
@@ -253,15 +248,7 @@ impl ZkBuilder {
                 "names the creator, who does not log in",
             ));
         }
-        let mut timings = timings(self.session_timeout);
-        if let Some(interval) = self.load_interval {
-            timings.load.min_interval = interval;
-            timings.load.settle = interval;
-            timings.load.max_age = timings.load.max_age.max(interval);
-        }
-        for change in self.changes {
-            change(&mut timings);
-        }
+        let timings = self.common.apply(timings(self.session_timeout))?;
         let config = Config {
             hosts,
             root,

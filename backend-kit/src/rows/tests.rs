@@ -99,6 +99,21 @@ fn an_id_under_two_keys_is_listed_once() {
     }
 }
 
+/// The id `a%2Fb` is escaped to a key that has the key of the id `a/b` in it, and is not its twin.
+#[test]
+fn an_id_that_looks_like_an_escaped_one_hides_nobody() {
+    for keys in [["a%2Fb", "a%252Fb"], ["a%252Fb", "a%2Fb"]] {
+        let mut rows = rows();
+        rows.list(&row(keys[0], "first", 1));
+        assert_eq!(told(rows.put(&row(keys[1], "second", 2))), "second");
+        assert_eq!(rows.take_listing().entries.len(), 1);
+        assert!(rows.shows(keys[0]) && rows.shows(keys[1]));
+        let gone = format!("{} lost", id_of(keys[1]));
+        assert_eq!(told(rows.deleted(keys[1])), gone);
+        assert!(rows.shows(keys[0]));
+    }
+}
+
 #[test]
 fn one_that_may_not_be_read_is_told_of_once_and_takes_its_turn_like_any_other() {
     let mut rows = rows();

@@ -1,6 +1,10 @@
 //! Settings that all networked backends have, and how a bad one is refused.
 
+mod common;
+
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
+
+pub use self::common::{CommonSettings, check_span};
 
 /// An [`InvalidConfig`](ErrorKind::InvalidConfig) naming the setting and the value at fault.
 #[must_use]
