@@ -79,7 +79,8 @@ pub use plimsoll_discovery_api::{
 };
 
 pub use first_answer::first_answer;
-pub use registry_url::registry_from_url;
+pub use plimsoll_backend_kit::{Options, RegistryUrl};
+pub use registry_url::{Schemes, registry_from_url};
 
 #[cfg(feature = "consul")]
 #[doc(inline)]

@@ -1,17 +1,96 @@
 //! A registry from its URL.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use plimsoll_backend_kit::RegistryUrl;
 use plimsoll_discovery_api::{Error, ErrorKind, Registry, Result};
 
-/// The schemes there are, each with the feature that compiles it in.
-const SCHEMES: &[(&str, bool)] = &[
-    ("consul", cfg!(feature = "consul")),
-    ("memory", cfg!(feature = "memory")),
-    ("zk", cfg!(feature = "zk")),
-    ("etcd", cfg!(feature = "etcd")),
-];
+type Open = Box<dyn Fn(&RegistryUrl) -> Result<Arc<dyn Registry>> + Send + Sync>;
+
+/// The backends of this project, each with the feature of its scheme's name that compiles it in.
+const BUILT_IN: &[&str] = &["consul", "etcd", "memory", "zk"];
+
+/// The schemes of registry URLs, each with what opens a registry by such a URL: a table to which
+/// anybody's backend can be added, and which is passed along as a value.
+///
+/// ```
+/// use plimsoll::Schemes;
+/// use plimsoll::memory::MemoryRegistry;
+///
+/// let schemes = Schemes::built_in().with("test", |url| {
+///     assert_eq!(url.hosts(), ["orders"]);
+///     Ok(MemoryRegistry::new())
+/// });
+/// let registry = schemes.registry("test://orders")?;
+/// assert_eq!(registry.capabilities().backend, "memory");
+/// # Ok::<(), plimsoll::Error>(())
+/// ```
+#[must_use]
+pub struct Schemes(BTreeMap<String, Open>);
+
+impl Schemes {
+    /// Those of [`registry_from_url`].
+    pub fn built_in() -> Self {
+        let schemes = Self(BTreeMap::new());
+        #[cfg(feature = "consul")]
+        let schemes = schemes.with("consul", crate::consul::ConsulRegistry::from_url);
+        #[cfg(feature = "etcd")]
+        let schemes = schemes.with("etcd", crate::etcd::EtcdRegistry::from_url);
+        #[cfg(feature = "memory")]
+        let schemes = schemes.with("memory", crate::memory::MemoryRegistry::from_url);
+        #[cfg(feature = "zk")]
+        let schemes = schemes.with("zk", crate::zk::ZkRegistry::from_url);
+        schemes
+    }
+
+    /// The same, with `open` for the URLs of `scheme`, in whatever case that is written; it replaces
+    /// what stands for the scheme. It is to read the URL and to connect to nothing, and its errors
+    /// are to name the part of the URL at fault.
+    pub fn with<R: Registry>(
+        mut self,
+        scheme: &str,
+        open: impl Fn(&RegistryUrl) -> Result<R> + Send + Sync + 'static,
+    ) -> Self {
+        let open: Open = Box::new(move |url| open(url).map(|registry| Arc::new(registry) as _));
+        self.0.insert(scheme.to_ascii_lowercase(), open);
+        self
+    }
+
+    /// The registry at `url`, as of [`registry_from_url`].
+    ///
+    /// # Errors
+    /// As of [`registry_from_url`], and what the scheme's own backend says.
+    pub fn registry(&self, url: &str) -> Result<Arc<dyn Registry>> {
+        let open = || {
+            let url: RegistryUrl = url.parse()?;
+            let open = self.0.get(url.scheme());
+            open.ok_or_else(|| self.no_backend(url.scheme()))?(&url)
+        };
+        open().map_err(|e: Error| e.with_operation("registry_from_url"))
+    }
+
+    fn no_backend(&self, scheme: &str) -> Error {
+        let known: Vec<_> = self.0.keys().map(String::as_str).collect();
+        let error = if BUILT_IN.contains(&scheme) {
+            let why = format!("this build has no {scheme} backend; turn on the feature `{scheme}`");
+            Error::new(ErrorKind::Unsupported, why)
+        } else {
+            let why = "registry URL: no backend has this scheme";
+            Error::new(ErrorKind::InvalidConfig, why)
+        };
+        error
+            .with_context("scheme", scheme)
+            .with_context("known", known.join(", "))
+    }
+}
+
+impl fmt::Debug for Schemes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// The registry at `url`; which backend it is, the scheme says.
 ///
@@ -26,7 +105,8 @@ const SCHEMES: &[(&str, bool)] = &[
 /// | `etcd://h1:2379,h2:2379/prefix` | the one under that prefix of the etcd cluster | `etcd` |
 ///
 /// A registry that cannot be reached is no error: registrations are pending and watches wait until
-/// it can be. [`first_answer`](crate::first_answer) waits for it.
+/// it can be. [`first_answer`](crate::first_answer) waits for it. Schemes of other backends are added to
+/// [`Schemes`].
 ///
 /// ```
 /// let registry = plimsoll::registry_from_url("memory://orders?load_interval=50ms")?;
@@ -41,43 +121,7 @@ const SCHEMES: &[(&str, bool)] = &[
 #[doc(alias = "connect")]
 #[doc(alias = "open")]
 pub fn registry_from_url(url: &str) -> Result<Arc<dyn Registry>> {
-    let url: RegistryUrl = url
-        .parse()
-        .map_err(|e: Error| e.with_operation("registry_from_url"))?;
-    let registry: Result<Arc<dyn Registry>> = match url.scheme() {
-        #[cfg(feature = "consul")]
-        "consul" => crate::consul::ConsulRegistry::from_url(&url).map(|r| Arc::new(r) as _),
-        #[cfg(feature = "memory")]
-        "memory" => crate::memory::MemoryRegistry::from_url(&url).map(|r| Arc::new(r) as _),
-        #[cfg(feature = "zk")]
-        "zk" => crate::zk::ZkRegistry::from_url(&url).map(|r| Arc::new(r) as _),
-        #[cfg(feature = "etcd")]
-        "etcd" => crate::etcd::EtcdRegistry::from_url(&url).map(|r| Arc::new(r) as _),
-        scheme => Err(no_backend(scheme)),
-    };
-    registry.map_err(|e| e.with_operation("registry_from_url"))
-}
-
-fn no_backend(scheme: &str) -> Error {
-    let compiled: Vec<_> = SCHEMES
-        .iter()
-        .filter(|(_, compiled)| *compiled)
-        .map(|(name, _)| *name)
-        .collect();
-    if SCHEMES.iter().any(|(name, _)| *name == scheme) {
-        return Error::new(
-            ErrorKind::Unsupported,
-            format!("this build has no {scheme} backend; turn on the feature `{scheme}`"),
-        )
-        .with_context("scheme", scheme)
-        .with_context("compiled", compiled.join(", "));
-    }
-    Error::new(
-        ErrorKind::InvalidConfig,
-        "registry URL: no backend has this scheme",
-    )
-    .with_context("scheme", scheme)
-    .with_context("compiled", compiled.join(", "))
+    Schemes::built_in().registry(url)
 }
 
 #[cfg(test)]
@@ -85,22 +129,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_scheme_is_told_the_compiled_ones() {
+    fn an_unknown_scheme_is_told_the_known_ones() {
         let error = registry_from_url("redis://localhost").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
-        let compiled = if cfg!(feature = "consul") {
-            "compiled: consul"
-        } else if cfg!(feature = "memory") {
-            "compiled: memory"
-        } else if cfg!(feature = "zk") {
-            "compiled: zk"
-        } else if cfg!(feature = "etcd") {
-            "compiled: etcd"
-        } else {
-            "compiled: )"
-        };
-        assert!(error.to_string().contains(compiled), "{error}");
+        let first = BUILT_IN
+            .iter()
+            .find(|scheme| Schemes::built_in().0.contains_key(**scheme));
+        let known = format!("known: {}", first.unwrap_or(&")"));
+        assert!(error.to_string().contains(&known), "{error}");
         assert!(error.to_string().contains("scheme: redis"), "{error}");
+    }
+
+    #[cfg(feature = "memory")]
+    #[test]
+    fn a_scheme_of_ones_own_stands_beside_the_others_and_may_replace_one() {
+        let fails = |_: &RegistryUrl| -> Result<crate::memory::MemoryRegistry> {
+            Err(Error::new(ErrorKind::InvalidConfig, "not today"))
+        };
+        let schemes =
+            Schemes::built_in().with("Mine", |_| Ok(crate::memory::MemoryRegistry::new()));
+        for url in ["mine://h", "MINE://h", "memory://"] {
+            assert!(schemes.registry(url).is_ok(), "{url}");
+        }
+        let error = schemes.registry("other://h").unwrap_err();
+        assert!(error.to_string().contains("mine"), "{error}");
+        let schemes = schemes.with("memory", fails);
+        let error = schemes.registry("memory://").unwrap_err();
+        assert!(error.to_string().contains("not today"), "{error}");
+        assert!(
+            registry_from_url("memory://").is_ok(),
+            "a table is nobody else's"
+        );
     }
 
     #[cfg(feature = "memory")]
