@@ -9,6 +9,7 @@
 //! | Feature | What it adds |
 //! |---|---|
 //! | `memory` (default) | the embedded registry, `memory://` and the module [`memory`] |
+//! | `dir` | a directory of files on one machine, `dir:///` and the module `dir` |
 //! | `consul` | Consul, `consul://` and the module `consul` |
 //! | `consul-tls` | TLS to Consul, `consul://…?tls=true` |
 //! | `zk` | `ZooKeeper`, `zk://` and the module `zk` |
@@ -85,6 +86,9 @@ pub use registry_url::{Schemes, registry_from_url};
 #[cfg(feature = "consul")]
 #[doc(inline)]
 pub use plimsoll_backend_consul as consul;
+#[cfg(feature = "dir")]
+#[doc(inline)]
+pub use plimsoll_backend_dir as dir;
 #[cfg(feature = "etcd")]
 #[doc(inline)]
 pub use plimsoll_backend_etcd as etcd;

@@ -10,7 +10,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Registry, Result};
 type Open = Box<dyn Fn(&RegistryUrl) -> Result<Arc<dyn Registry>> + Send + Sync>;
 
 /// The backends of this project, each with the feature of its scheme's name that compiles it in.
-const BUILT_IN: &[&str] = &["consul", "etcd", "memory", "zk"];
+const BUILT_IN: &[&str] = &["consul", "dir", "etcd", "memory", "zk"];
 
 /// The schemes of registry URLs, each with what opens a registry by such a URL: a table to which
 /// anybody's backend can be added, and which is passed along as a value.
@@ -36,6 +36,8 @@ impl Schemes {
         let schemes = Self(BTreeMap::new());
         #[cfg(feature = "consul")]
         let schemes = schemes.with("consul", crate::consul::ConsulRegistry::from_url);
+        #[cfg(feature = "dir")]
+        let schemes = schemes.with("dir", crate::dir::DirRegistry::from_url);
         #[cfg(feature = "etcd")]
         let schemes = schemes.with("etcd", crate::etcd::EtcdRegistry::from_url);
         #[cfg(feature = "memory")]
@@ -100,6 +102,7 @@ impl fmt::Debug for Schemes {
 /// | URL | Registry | Feature |
 /// |---|---|---|
 /// | `consul://host:8500/root` | the one that this Consul agent belongs to | `consul` |
+/// | `dir:///run/plimsoll` | the one in that directory of this machine | `dir` |
 /// | `memory://name` | the one of that name in this process; without a name, one of its own | `memory` |
 /// | `zk://h1:2181,h2:2181/root` | the one below that path of the `ZooKeeper` ensemble | `zk` |
 /// | `etcd://h1:2379,h2:2379/prefix` | the one under that prefix of the etcd cluster | `etcd` |
@@ -217,6 +220,32 @@ mod tests {
         let error = registry_from_url("consul://h").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains("feature `consul`"), "{error}");
+    }
+
+    #[cfg(feature = "dir")]
+    #[test]
+    fn a_dir_url_is_a_path_and_no_file_is_touched_to_read_it() {
+        let registry = registry_from_url("dir:///not/there?load_interval=50ms").unwrap();
+        assert_eq!(registry.capabilities().backend, "dir");
+        assert_eq!(registry.capabilities().load_interval.as_millis(), 50);
+        for url in [
+            "dir://run/plimsoll",
+            "dir://user@/run",
+            "dir:///",
+            "dir:///run?x=1",
+            "dir:///run?load_interval=48h",
+        ] {
+            let error = registry_from_url(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{url}");
+        }
+    }
+
+    #[cfg(not(feature = "dir"))]
+    #[test]
+    fn a_dir_url_without_the_feature_names_it() {
+        let error = registry_from_url("dir:///run/plimsoll").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("feature `dir`"), "{error}");
     }
 
     #[cfg(feature = "zk")]
