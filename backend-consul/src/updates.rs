@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Change, Departure, Followed, Skipped, Subscription, Update, due};
+use plimsoll_backend_kit::{
+    Change, Departure, DrivenUpdates, Skipped, Subscription, Update, sleep_until_some,
+};
 use plimsoll_discovery_api::{Error, ErrorKind, InstanceId, Result, Revision, ServiceName};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -75,7 +77,7 @@ pub(crate) async fn subscribe(
         Ok(loads) => follower.loads = loads.into_iter().collect(),
         Err(cause) => follower.miss_loads(&cause),
     }
-    let updates = Followed::new(changes, follower.run());
+    let updates = DrivenUpdates::new(changes, follower.run());
     Ok(Subscription::new(listing, Box::new(updates)))
 }
 
@@ -125,7 +127,7 @@ impl Follower {
                         Err(cause) => self.miss_loads(&cause),
                     }
                 }
-                () = due(poll_at) => polling = Some(self.poll()),
+                () = sleep_until_some(poll_at) => polling = Some(self.poll()),
             }
         }
     }
@@ -136,7 +138,7 @@ impl Follower {
         let (index, wait) = (self.revision.counter(), self.following.wait);
         let not_before = self.pace.take(Instant::now()).max(earliest);
         Box::pin(async move {
-            due(Some(not_before)).await;
+            sleep_until_some(Some(not_before)).await;
             let Reader { agent, waits, .. } = &*reader;
             waits.health(agent, &service, index, wait).await
         })

@@ -10,11 +10,12 @@ use plimsoll_discovery_api::{
 };
 use tokio::time::Instant;
 
-use crate::leftovers::Leftovers;
-use crate::lifeline::Lifeline;
+use crate::follow::Supervisors;
+use crate::handle_guard::HandleGuard;
 use crate::log::FailureLog;
+use crate::operation::named;
 use crate::reconciler;
-use crate::supervisor::Supervisors;
+use crate::unfinished::Unfinished;
 use crate::{Admission, Class, Driver, Interest, Listing};
 
 /// A [`Registry`] over a [`Driver`].
@@ -25,9 +26,9 @@ pub struct Backend<D: Driver> {
     driver: Arc<D>,
     admission: Admission,
     supervisors: Arc<Supervisors>,
-    lifeline: Lifeline,
+    handle_guard: HandleGuard,
     failures: FailureLog,
-    leftovers: Leftovers,
+    unfinished: Unfinished,
     /// For jitter alone.
     rng: Arc<Mutex<Rng>>,
 }
@@ -47,9 +48,9 @@ impl<D: Driver> Backend<D> {
             admission: admission.unwrap_or_else(|| Admission::new(&driver.timings())),
             driver: Arc::new(driver),
             supervisors: Arc::default(),
-            lifeline: Lifeline::new(),
+            handle_guard: HandleGuard::new(),
             failures: FailureLog::default(),
-            leftovers: Leftovers::default(),
+            unfinished: Unfinished::default(),
             rng: Arc::new(Mutex::new(rng)),
         }
     }
@@ -61,9 +62,9 @@ impl<D: Driver> Backend<D> {
     }
 
     fn follow(&self, service: &ServiceName, interest: Interest) -> Watch {
-        self.leftovers.take_up();
+        self.unfinished.take_up();
         let calls = (&self.driver, &self.admission);
-        let shared = (&self.lifeline, &self.failures);
+        let shared = (&self.handle_guard, &self.failures);
         self.supervisors
             .watch(calls, service, interest, shared, self.fork_rng())
     }
@@ -74,7 +75,7 @@ impl<D: Driver> Backend<D> {
     }
 
     fn named(&self, operation: &'static str, error: Error) -> Error {
-        reconciler::named(&*self.driver, operation, error)
+        named(&*self.driver, operation, error)
     }
 }
 
@@ -87,11 +88,11 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn register(&self, instance: Instance) -> Result<Registration> {
         reconciler::check(&*self.driver, &instance).map_err(|e| self.named("register", e))?;
-        self.leftovers.take_up();
+        self.unfinished.take_up();
         let shared = reconciler::Shared {
-            lifeline: self.lifeline.clone(),
+            handle_guard: self.handle_guard.clone(),
             failures: self.failures.clone(),
-            leftovers: self.leftovers.clone(),
+            unfinished: self.unfinished.clone(),
         };
         let (driver, admission) = (Arc::clone(&self.driver), self.admission.clone());
         Ok(reconciler::spawn(
@@ -112,7 +113,7 @@ impl<D: Driver> Registry for Backend<D> {
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
-        self.leftovers.take_up();
+        self.unfinished.take_up();
         let call = self.driver.list(service);
         let limit = self.driver.timings().list_timeout;
         let listing = self.admission.call(Class::Other, limit, call).await;
@@ -124,7 +125,7 @@ impl<D: Driver> Registry for Backend<D> {
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.leftovers.take_up();
+        self.unfinished.take_up();
         let call = self.driver.services();
         let limit = self.driver.timings().list_timeout;
         let services = self.admission.call(Class::Other, limit, call).await;
@@ -158,9 +159,9 @@ impl<D: Driver> Clone for Backend<D> {
             driver: Arc::clone(&self.driver),
             admission: self.admission.clone(),
             supervisors: Arc::clone(&self.supervisors),
-            lifeline: self.lifeline.clone(),
+            handle_guard: self.handle_guard.clone(),
             failures: self.failures.clone(),
-            leftovers: self.leftovers.clone(),
+            unfinished: self.unfinished.clone(),
             rng: Arc::clone(&self.rng),
         }
     }

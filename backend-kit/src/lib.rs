@@ -4,48 +4,42 @@
 mod admission;
 mod backend;
 mod backoff;
-mod codec;
-mod credential;
 mod delegate;
 mod dial;
 mod driver;
-mod due;
-mod escape;
-mod followed;
-mod foreign;
+mod follow;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
-mod key_form;
-mod leftovers;
-mod lifeline;
+mod handle_guard;
 mod log;
+mod operation;
 mod reconciler;
-mod rows;
+mod record;
 mod settings;
-mod supervisor;
+mod sleep_until_some;
 mod throttle;
 mod timings;
-mod url;
+mod unfinished;
 
 pub use admission::{Admission, AdmissionPolicy, Class, Permit};
 pub use backend::Backend;
 pub use backoff::Backoff;
-pub use codec::{Decoded, decode, encode};
-pub use credential::{Credential, Derived, is_pem};
 pub use dial::{addresses, dial, reachable};
-pub use driver::{
-    Change, Departure, Driver, Entry, Interest, LeftOut, Listing, Record, Release, Skipped,
-    Subscription, Update, Updates,
+pub use driver::Driver;
+pub use follow::{
+    Change, Departure, DrivenUpdates, Interest, Listing, Read, Reading, Row, Rows, Subscription,
+    Update, Updates, read_load,
 };
-pub use due::due;
-pub use escape::{escape, unescape};
-pub use followed::Followed;
-pub use foreign::{Foreign, foreign_id};
-pub use key_form::{KeyForm, id_of};
-pub use leftovers::Task;
-pub use rows::{Read, Reading, Row, Rows, read_load};
-pub use settings::{CommonSettings, check_root, check_span, invalid_setting, read_host};
+pub use record::{
+    Decoded, Entry, Foreign, KeyForm, LeftOut, Record, Release, Skipped, decode, encode, escape,
+    foreign_id, id_of, unescape,
+};
+pub use settings::{
+    CommonSettings, Credential, Derived, Options, RegistryUrl, check_root, check_span,
+    invalid_setting, is_pem, read_host,
+};
+pub use sleep_until_some::sleep_until_some;
 pub use throttle::{LoadPolicy, Throttle};
 pub use timings::{HoldDown, Timings};
-pub use url::{Options, RegistryUrl};
+pub use unfinished::Task;

@@ -1,50 +1,26 @@
 //! The actor: obtaining a record, and removing it.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use plimsoll_discovery_api::{
-    Error, ErrorKind, Incarnation, LoadGauge, RegistrationState, Result, Rng,
-};
-use tokio::sync::{mpsc, watch};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, RegistrationState, Result, Rng};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::hold::{Holding, HoldingEnd};
-use super::{Desired, FlushReply, Removal, named, not_live};
-use crate::admission::{Permit, bounded};
+use super::parts::{Claimed, Parts, Removal};
+use crate::admission::Permit;
 use crate::backoff::{Attempts, PERMANENT_RETRY};
-use crate::due::due;
-use crate::leftovers::{Leftovers, WeakLeftovers, abandoned};
-use crate::lifeline::LifelineEnd;
+use crate::handle_guard::HandlesGone;
 use crate::log::StateLog;
+use crate::operation::named;
+use crate::sleep_until_some;
+use crate::unfinished::{WeakUnfinished, abandoned};
 use crate::{Admission, Class, Driver, Record, Release, Timings};
 
 /// Lives are minutes apart or paced by the backoff, and a call that is still on its way after this
 /// many of them is beyond belief.
 const FORMER_LIVES: usize = 8;
-
-pub(super) struct Parts<D> {
-    pub(super) timings: Timings,
-    pub(super) driver: Arc<D>,
-    pub(super) admission: Admission,
-    pub(super) desired: watch::Receiver<Desired>,
-    pub(super) state: watch::Sender<RegistrationState>,
-    pub(super) log: StateLog,
-    pub(super) removal: watch::Sender<Removal>,
-    pub(super) gauge: Arc<LoadGauge>,
-    pub(super) flushes: mpsc::Receiver<FlushReply>,
-    pub(super) lifeline: LifelineEnd,
-    pub(super) leftovers: Leftovers,
-    pub(super) rng: Rng,
-}
-
-/// A record that was obtained, what was written of it, and when the call that did was sent.
-pub(super) struct Claimed<D: Driver> {
-    pub(super) claim: Arc<D::Claim>,
-    pub(super) record: Record,
-    pub(super) started: Instant,
-}
 
 pub(super) struct Actor<D: Driver> {
     pub(super) parts: Parts<D>,
@@ -118,7 +94,7 @@ impl<D: Driver> Actor<D> {
     /// Claims until it succeeds; `None` if the registration is given up before.
     async fn obtain(&mut self, mut not_before: Instant) -> Option<Claimed<D>> {
         loop {
-            self.parts.idle(due(Some(not_before))).await?;
+            self.parts.idle(sleep_until_some(Some(not_before))).await?;
             let left = self.parts.await_leave().await?;
             let started = Instant::now();
             let cause = match left {
@@ -225,8 +201,8 @@ impl<D: Driver> Actor<D> {
             release,
             removal: parts.removal.clone(),
             log: parts.log.clone(),
-            lifeline: parts.lifeline.clone(),
-            leftovers: parts.leftovers.downgrade(),
+            handle_guard: parts.handle_guard.clone(),
+            unfinished: parts.unfinished.downgrade(),
             rng: parts.rng.clone(),
             ended: false,
         }
@@ -266,8 +242,8 @@ struct Removing<D: Driver> {
     release: Release,
     removal: watch::Sender<Removal>,
     log: StateLog,
-    lifeline: LifelineEnd,
-    leftovers: WeakLeftovers,
+    handle_guard: HandlesGone,
+    unfinished: WeakUnfinished,
     rng: Rng,
     /// It is confirmed, or given up.
     ended: bool,
@@ -279,7 +255,7 @@ impl<D: Driver> Drop for Removing<D> {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Some(leftovers) = self.leftovers.upgrade() else {
+        let Some(unfinished) = self.unfinished.upgrade() else {
             return;
         };
         let again = Self {
@@ -289,13 +265,13 @@ impl<D: Driver> Drop for Removing<D> {
             release: self.release.clone(),
             removal: self.removal.clone(),
             log: self.log.clone(),
-            lifeline: self.lifeline.clone(),
-            leftovers: self.leftovers.clone(),
+            handle_guard: self.handle_guard.clone(),
+            unfinished: self.unfinished.clone(),
             rng: self.rng.clone(),
             ended: false,
         };
         let task = async move { again.run(None).await };
-        leftovers.leave(&*self.driver, Box::pin(task));
+        unfinished.leave(&*self.driver, Box::pin(task));
     }
 }
 
@@ -325,61 +301,10 @@ impl<D: Driver> Removing<D> {
             }
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = self.lifeline.reached() => last = true,
+                () = self.handle_guard.reached() => last = true,
             }
         }
         self.ended = true;
         self.removal.send_replace(Removal::Done);
-    }
-}
-
-impl<D: Driver> Parts<D> {
-    pub(super) fn show(&mut self, state: RegistrationState) {
-        self.log.stands(&state, state.cause());
-        self.state.send_replace(state);
-    }
-
-    /// Awaits `wanted`, refusing flushes; `None` once given up.
-    async fn idle<T>(&mut self, wanted: impl Future<Output = T>) -> Option<T> {
-        let mut wanted = std::pin::pin!(wanted);
-        loop {
-            let flushes = &mut self.flushes;
-            let refuse = async {
-                match flushes.recv().await {
-                    Some(reply) => drop(reply.send(Err(not_live()))),
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                _ = self.desired.wait_for(|desired| desired.given_up) => return None,
-                done = &mut wanted => return Some(done),
-                () = refuse => {}
-            }
-        }
-    }
-
-    /// Waits until a claim may be made: first for what all claims need, which many share, and then
-    /// for its turn. `None` once given up, when nothing was sent that would have to be undone.
-    async fn await_leave(&mut self) -> Option<Result<Permit>> {
-        let (driver, admission) = (Arc::clone(&self.driver), self.admission.clone());
-        let limit = admission.patience(self.timings.call_timeout);
-        self.idle(async move {
-            bounded(limit, driver.prepare()).await?;
-            Ok(admission.enter(Class::Claim).await)
-        })
-        .await
-    }
-
-    /// Awaits `call`, refusing flushes.
-    async fn attend<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut call = std::pin::pin!(call);
-        loop {
-            tokio::select! {
-                biased;
-                result = &mut call => return result,
-                Some(reply) = self.flushes.recv() => drop(reply.send(Err(not_live()))),
-            }
-        }
     }
 }

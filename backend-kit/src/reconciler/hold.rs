@@ -8,10 +8,10 @@ use std::time::Duration;
 use plimsoll_discovery_api::{Error, ErrorKind, Instance, RegistrationState, Result};
 use tokio::time::{Instant, sleep_until};
 
-use super::actor::{Claimed, Parts};
-use super::{FlushReply, named, not_live};
+use super::parts::{Claimed, FlushReply, Parts, not_live};
 use crate::admission::{Permit, Turn, bounded};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
+use crate::operation::named;
 use crate::{Class, Driver, Record, Throttle};
 
 /// Why holding ended.
@@ -221,7 +221,7 @@ impl<'a, D: Driver> Holding<'a, D> {
     fn start_renewal(&mut self) {
         let (driver, claim) = (Arc::clone(&self.parts.driver), Arc::clone(&self.claim));
         let limit = self.parts.timings.call_timeout;
-        self.parts.leftovers.take_up();
+        self.parts.unfinished.take_up();
         let call = Box::pin(async move {
             let renewed = bounded(limit, driver.renew(&claim)).await;
             renewed.map_err(|e| named(&*driver, "renew", e))

@@ -18,6 +18,7 @@
 
 mod actor;
 mod hold;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -32,27 +33,12 @@ use plimsoll_discovery_api::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Actor;
-use crate::leftovers::{Leftovers, abandoned};
-use crate::lifeline::Lifeline;
+use self::parts::{Desired, FlushReply, Parts, Removal, not_live};
+use crate::handle_guard::HandleGuard;
 use crate::log::{FailureLog, StateLog};
+use crate::operation::named;
+use crate::unfinished::{Unfinished, abandoned};
 use crate::{Admission, Driver, Record, Timings};
-
-/// What the user wants.
-#[derive(Clone, Debug)]
-struct Desired {
-    instance: Arc<Instance>,
-    given_up: bool,
-}
-
-/// How far the removal has come.
-#[derive(Clone, Debug)]
-enum Removal {
-    Waiting,
-    Failing(Error),
-    Done,
-}
-
-type FlushReply = oneshot::Sender<Result<()>>;
 
 /// Flush requests are answered within a call's time; more than this many callers wait their turn.
 const FLUSH_QUEUE: usize = 64;
@@ -64,19 +50,12 @@ pub(crate) fn check<D: Driver>(driver: &D, instance: &Instance) -> Result<()> {
     driver.check(&largest)
 }
 
-/// Names who failed at what.
-pub(crate) fn named<D: Driver>(driver: &D, operation: &'static str, error: Error) -> Error {
-    error
-        .with_backend(driver.capabilities().backend)
-        .with_operation(operation)
-}
-
 /// What all registrations of a handle share, beside its driver.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    pub(crate) lifeline: Lifeline,
+    pub(crate) handle_guard: HandleGuard,
     pub(crate) failures: FailureLog,
-    pub(crate) leftovers: Leftovers,
+    pub(crate) unfinished: Unfinished,
 }
 
 /// Starts the actor for `instance`.
@@ -88,9 +67,9 @@ pub(crate) fn spawn<D: Driver>(
     mut rng: Rng,
 ) -> Registration {
     let Shared {
-        lifeline,
+        handle_guard,
         failures,
-        leftovers,
+        unfinished,
     } = shared;
     let timings = driver.timings();
     let (service, id) = (instance.service().clone(), instance.id().clone());
@@ -104,7 +83,7 @@ pub(crate) fn spawn<D: Driver>(
     let (state, states) = watch::channel(RegistrationState::Pending { cause: None });
     let (removal, removal_seen) = watch::channel(Removal::Waiting);
     let (flushes, flushes_seen) = mpsc::channel(FLUSH_QUEUE);
-    let actor = Actor::new(actor::Parts {
+    let actor = Actor::new(Parts {
         timings,
         driver: Arc::clone(&driver),
         admission,
@@ -114,8 +93,8 @@ pub(crate) fn spawn<D: Driver>(
         removal,
         gauge: Arc::clone(&gauge),
         flushes: flushes_seen,
-        lifeline: lifeline.end(),
-        leftovers: leftovers.clone(),
+        handle_guard: handle_guard.end(),
+        unfinished: unfinished.clone(),
         rng: Rng::from_seed(rng.next_u64()),
     });
     tokio::spawn(actor.run());
@@ -128,8 +107,8 @@ pub(crate) fn spawn<D: Driver>(
         desired,
         removal: removal_seen,
         timings,
-        leftovers,
-        _lifeline: lifeline,
+        unfinished,
+        _handle_guard: handle_guard,
     };
     Registration::new(Box::new(control), states, LoadHandle::new(gauge, publisher))
 }
@@ -141,8 +120,8 @@ struct Control<D: Driver> {
     desired: watch::Sender<Desired>,
     removal: watch::Receiver<Removal>,
     timings: Timings,
-    leftovers: Leftovers,
-    _lifeline: Lifeline,
+    unfinished: Unfinished,
+    _handle_guard: HandleGuard,
 }
 
 impl<D: Driver> Control<D> {
@@ -184,7 +163,7 @@ impl<D: Driver> RegistrationControl for Control<D> {
 
     async fn deregister(&self) -> Result<()> {
         self.give_up();
-        self.leftovers.take_up();
+        self.unfinished.take_up();
         let mut removal = self.removal.clone();
         let ended = |state: &Removal| match state {
             Removal::Waiting => false,
@@ -247,11 +226,4 @@ impl Flusher {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the registration was given up")
-}
-
-fn not_live() -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        "the registration is not live; the load is kept",
-    )
 }

@@ -1,10 +1,14 @@
 //! Settings that all networked backends have, and how a bad one is refused.
 
 mod common;
+mod credential;
+mod url;
 
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 pub use self::common::{CommonSettings, check_span};
+pub use self::credential::{Credential, Derived, is_pem};
+pub use self::url::{Options, RegistryUrl};
 
 /// An [`InvalidConfig`](ErrorKind::InvalidConfig) naming the setting and the value at fault.
 #[must_use]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Change, Rows, Update, due};
+use plimsoll_backend_kit::{Change, Rows, Update, sleep_until_some};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -70,7 +70,7 @@ impl Follower {
         let event = tokio::select! {
             biased;
             event = self.watches.next() => event?,
-            () = due(loads_due) => return Ok(()),
+            () = sleep_until_some(loads_due) => return Ok(()),
         };
         self.note(event);
         Ok(())

@@ -4,7 +4,7 @@
 mod branches;
 mod follower;
 
-use plimsoll_backend_kit::{Followed, Interest, Subscription};
+use plimsoll_backend_kit::{DrivenUpdates, Interest, Subscription};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::mpsc;
 use zookeeper_client::{EventType, WatchedEvent};
@@ -29,7 +29,7 @@ pub(crate) async fn subscribe(
         BranchWatches::set(connection, tree, service, interest).await?;
     let (sender, changes) = mpsc::channel(BACKLOG);
     let follower = Follower::new(rows, watches, sender);
-    let updates = Followed::new(changes, follower.run());
+    let updates = DrivenUpdates::new(changes, follower.run());
     Ok(Subscription::new(listing, Box::new(updates)))
 }
 

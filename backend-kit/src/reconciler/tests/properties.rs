@@ -10,7 +10,7 @@ use tokio::time::{advance, sleep};
 
 use super::world::{Mode, Script};
 use crate::Timings;
-use crate::lifeline::Lifeline;
+use crate::handle_guard::HandleGuard;
 use crate::reconciler::spawn;
 
 /// From the end of the last fault to the desired state: a call that hangs out its time, a late one
@@ -124,7 +124,7 @@ fn start(script: &Script, seed: u64) -> Registration {
         Arc::new(script.clone()),
         script.admission(),
         instance(),
-        super::scenarios::shared(Lifeline::new()),
+        super::scenarios::shared(HandleGuard::new()),
         Rng::from_seed(seed),
     )
 }

@@ -7,10 +7,10 @@ use plimsoll_discovery_api::{ErrorKind, Instance, Registration, RegistrationStat
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::world::{Mode, Script};
-use crate::leftovers::Leftovers;
-use crate::lifeline::Lifeline;
+use crate::handle_guard::HandleGuard;
 use crate::log::FailureLog;
 use crate::reconciler::{Shared, spawn};
+use crate::unfinished::Unfinished;
 use crate::{Admission, Driver, Timings};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -22,11 +22,11 @@ fn instance() -> Instance {
         .unwrap()
 }
 
-pub(super) fn shared(lifeline: Lifeline) -> Shared {
+pub(super) fn shared(handle_guard: HandleGuard) -> Shared {
     Shared {
-        lifeline,
+        handle_guard,
         failures: FailureLog::default(),
-        leftovers: Leftovers::default(),
+        unfinished: Unfinished::default(),
     }
 }
 
@@ -39,7 +39,7 @@ pub(super) fn start_admitted(script: &Script, admission: Admission) -> Registrat
         Arc::new(script.clone()),
         admission,
         instance(),
-        shared(Lifeline::new()),
+        shared(HandleGuard::new()),
         Rng::from_seed(1),
     )
 }
@@ -363,9 +363,9 @@ async fn dropping_removes_and_leaves_no_task_even_while_the_registry_is_silent()
 #[tokio::test(start_paused = true)]
 async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
     let script = Script::new();
-    let lifeline = Lifeline::new();
+    let handle_guard = HandleGuard::new();
     let driver = Arc::new(script.clone());
-    let held = shared(lifeline.clone());
+    let held = shared(handle_guard.clone());
     let admission = script.admission();
     let registration = spawn(driver, admission, instance(), held, Rng::from_seed(1));
     live(&registration).await;
@@ -382,7 +382,7 @@ async fn a_removal_goes_on_while_anything_of_the_registry_is_held() {
             .num_alive_tasks(),
         0
     );
-    drop(lifeline);
+    drop(handle_guard);
 }
 
 #[tokio::test(start_paused = true)]
@@ -477,7 +477,7 @@ fn what_a_runtime_that_has_ended_leaves_is_removed_in_the_next() {
             .build()
             .unwrap()
     };
-    let (script, shared) = (Script::new(), shared(Lifeline::new()));
+    let (script, shared) = (Script::new(), shared(HandleGuard::new()));
     let begin = async {
         let driver = Arc::new(script.clone());
         let (admission, shared) = (script.admission(), shared.clone());
@@ -495,7 +495,7 @@ fn what_a_runtime_that_has_ended_leaves_is_removed_in_the_next() {
     assert_eq!(update.kind(), ErrorKind::Closed);
     runtime().block_on(async {
         // Whoever does anything with the handle.
-        shared.leftovers.take_up();
+        shared.unfinished.take_up();
         sleep(SECOND).await;
         assert!(script.visible().is_none());
         registration.deregister().await.unwrap();

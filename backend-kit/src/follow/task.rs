@@ -9,12 +9,12 @@ use plimsoll_discovery_api::{
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::table::{Applied, Table};
+use super::members::{Applied, Members};
 use crate::backoff::{Attempts, PERMANENT_RETRY};
-use crate::due::due;
-use crate::leftovers::abandoned;
 use crate::log::{Standing, StateLog};
-use crate::reconciler::named;
+use crate::operation::named;
+use crate::sleep_until_some;
+use crate::unfinished::abandoned;
 use crate::{Admission, Class, Driver, Interest, Timings, Updates};
 
 /// A registry that keeps answering with an older state of the same history was itself set back, and
@@ -38,7 +38,7 @@ pub(super) struct Task<D> {
     service: ServiceName,
     interest: watch::Receiver<Interest>,
     view: View,
-    table: Table,
+    members: Members,
     rng: Rng,
     attempts: Attempts,
     /// When the registry was last heard.
@@ -64,7 +64,7 @@ impl<D: Driver> Task<D> {
             driver,
             admission,
             timings,
-            table: Table::new(service.clone(), timings.hold_down),
+            members: Members::new(service.clone(), timings.hold_down),
             service,
             interest,
             view,
@@ -104,7 +104,7 @@ impl<D: Driver> Task<D> {
         let limit = self.timings.list_timeout;
         let subscription = self.admission.call(Class::Other, limit, call).await?;
         let listing = subscription.listing;
-        if listing.revision.is_before(self.table.revision()) {
+        if listing.revision.is_before(self.members.revision()) {
             let (before, since) = self.older_listings.unwrap_or_else(|| (0, Instant::now()));
             self.older_listings = Some((before + 1, since));
             if before + 1 < OLDER_LISTINGS_BELIEVED || since.elapsed() < OLDER_LISTINGS_LAST {
@@ -113,18 +113,18 @@ impl<D: Driver> Task<D> {
                     "the registry's answer is out of date",
                 )
                 .with_context("revision", listing.revision.to_string())
-                .with_context("seen", self.table.revision().to_string()));
+                .with_context("seen", self.members.revision().to_string()));
             }
         }
         self.older_listings = None;
         let now = Instant::now();
-        self.table
+        self.members
             .returned_after(now.duration_since(self.heard), now);
         self.heard = now;
         self.view.log.stands(Freshness::Live, None);
         let was_failing = |error: &mut Option<Error>| error.take().is_some();
         self.view.error.send_if_modified(was_failing);
-        if self.table.list(listing, now) || !self.shows_live() {
+        if self.members.list(listing, now) || !self.shows_live() {
             self.show(Freshness::Live);
         }
         Ok(subscription.updates)
@@ -134,11 +134,11 @@ impl<D: Driver> Task<D> {
     async fn follow(&mut self, mut updates: Box<dyn Updates>) -> End {
         loop {
             let idle = self.timings.idle.map(|idle| self.heard + idle);
-            let deadline = self.table.next_deadline();
+            let deadline = self.members.next_deadline();
             tokio::select! {
                 biased;
-                () = due(self.to_show) => self.show(Freshness::Live),
-                () = due(deadline) => if self.table.meet_deadline(Instant::now()) {
+                () = sleep_until_some(self.to_show) => self.show(Freshness::Live),
+                () = sleep_until_some(deadline) => if self.members.meet_deadline(Instant::now()) {
                     self.to_show.get_or_insert_with(Instant::now);
                 },
                 Ok(()) = self.interest.changed() => return End::Outgrown,
@@ -148,7 +148,7 @@ impl<D: Driver> Task<D> {
                         Err(cause) => return End::Failed(cause),
                     };
                     self.heard = Instant::now();
-                    match self.table.apply(update, self.heard) {
+                    match self.members.apply(update, self.heard) {
                         Applied::Unchanged => {}
                         Applied::Changed => {
                             let at = self.show_at();
@@ -174,7 +174,7 @@ impl<D: Driver> Task<D> {
     fn show(&mut self, freshness: Freshness) {
         self.published = Some(Instant::now());
         self.to_show = None;
-        let snapshot = self.table.snapshot(freshness);
+        let snapshot = self.members.snapshot(freshness);
         self.view.state.send_replace(Some(Arc::new(snapshot)));
     }
 
@@ -204,7 +204,7 @@ impl<D> Task<D> {
         if self.shows_live() {
             self.published = Some(Instant::now());
             self.to_show = None;
-            let stale = self.table.snapshot(self.stale()).with_cause(cause);
+            let stale = self.members.snapshot(self.stale()).with_cause(cause);
             self.view.state.send_replace(Some(Arc::new(stale)));
         }
     }

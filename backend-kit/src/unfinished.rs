@@ -14,9 +14,9 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The removals that were begun, or became due, in runtimes that have ended. Whoever next does
 /// anything with the same handle in a runtime takes them up there.
 #[derive(Clone, Default)]
-pub(crate) struct Leftovers(Arc<Mutex<Vec<Task>>>);
+pub(crate) struct Unfinished(Arc<Mutex<Vec<Task>>>);
 
-impl Leftovers {
+impl Unfinished {
     fn tasks(&self) -> MutexGuard<'_, Vec<Task>> {
         // A panic while the lock was held cannot have left the list half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -38,25 +38,25 @@ impl Leftovers {
     }
 
     /// For those who are among them themselves.
-    pub(crate) fn downgrade(&self) -> WeakLeftovers {
-        WeakLeftovers(Arc::downgrade(&self.0))
+    pub(crate) fn downgrade(&self) -> WeakUnfinished {
+        WeakUnfinished(Arc::downgrade(&self.0))
     }
 }
 
-/// The same, which ends with the last [`Leftovers`].
+/// The same, which ends with the last [`Unfinished`].
 #[derive(Clone)]
-pub(crate) struct WeakLeftovers(Weak<Mutex<Vec<Task>>>);
+pub(crate) struct WeakUnfinished(Weak<Mutex<Vec<Task>>>);
 
-impl WeakLeftovers {
+impl WeakUnfinished {
     /// As long as anybody may come who takes it up.
-    pub(crate) fn upgrade(&self) -> Option<Leftovers> {
-        self.0.upgrade().map(Leftovers)
+    pub(crate) fn upgrade(&self) -> Option<Unfinished> {
+        self.0.upgrade().map(Unfinished)
     }
 }
 
-impl fmt::Debug for Leftovers {
+impl fmt::Debug for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Leftovers")
+        f.debug_tuple("Unfinished")
             .field(&self.tasks().len())
             .finish()
     }

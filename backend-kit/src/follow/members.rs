@@ -24,7 +24,7 @@ pub(super) enum Applied {
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct Members {
     service: ServiceName,
     members: BTreeMap<InstanceId, Member>,
     skipped: BTreeSet<String>,
@@ -34,7 +34,7 @@ pub(super) struct Table {
     revision: Revision,
 }
 
-impl Table {
+impl Members {
     pub(super) fn new(service: ServiceName, policy: HoldDown) -> Self {
         Self {
             service,

@@ -18,13 +18,13 @@ type Following = Pin<Box<dyn Future<Output = Error> + Send>>;
 /// It runs within the task that reads the stream and nowhere else, so a change takes no way from
 /// one thread to another, and dropping the stream ends all of it. Whoever follows holds no more than
 /// the channel does: further changes are gathered where they come from.
-pub struct Followed {
+pub struct DrivenUpdates {
     changes: mpsc::Receiver<Update>,
     follow: Option<Following>,
     cause: Option<Error>,
 }
 
-impl Followed {
+impl DrivenUpdates {
     /// `follow` tells of changes through the sender of `changes`, which it owns.
     #[must_use]
     pub fn new(
@@ -57,9 +57,9 @@ impl Followed {
     }
 }
 
-impl fmt::Debug for Followed {
+impl fmt::Debug for DrivenUpdates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Followed")
+        f.debug_struct("DrivenUpdates")
             .field("waiting", &self.changes.len())
             .field("ended", &self.follow.is_none())
             .finish_non_exhaustive()
@@ -67,7 +67,7 @@ impl fmt::Debug for Followed {
 }
 
 #[async_trait]
-impl Updates for Followed {
+impl Updates for DrivenUpdates {
     async fn next(&mut self) -> Option<Result<Update>> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -88,7 +88,7 @@ mod tests {
         Update::new(Revision::new(1, counter), Change::Progress)
     }
 
-    async fn counters(stream: &mut Followed) -> (Vec<u64>, Option<ErrorKind>) {
+    async fn counters(stream: &mut DrivenUpdates) -> (Vec<u64>, Option<ErrorKind>) {
         let mut counters = Vec::new();
         loop {
             match stream.next().await {
@@ -102,7 +102,7 @@ mod tests {
     #[tokio::test]
     async fn everything_is_told_in_order_and_then_the_cause_of_the_end() {
         let (sender, changes) = mpsc::channel(2);
-        let mut stream = Followed::new(changes, async move {
+        let mut stream = DrivenUpdates::new(changes, async move {
             for counter in 1..=20 {
                 if counter % 3 == 0 {
                     yield_now().await;
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn giving_up_a_read_loses_nothing() {
         let (sender, changes) = mpsc::channel(2);
-        let mut stream = Followed::new(changes, async move {
+        let mut stream = DrivenUpdates::new(changes, async move {
             for counter in 1..=20 {
                 yield_now().await;
                 sender.send(update(counter)).await.unwrap();
@@ -148,7 +148,7 @@ mod tests {
         let (sender, changes) = mpsc::channel(2);
         let made = Arc::new(AtomicU64::new(0));
         let making = Arc::clone(&made);
-        let mut stream = Followed::new(changes, async move {
+        let mut stream = DrivenUpdates::new(changes, async move {
             loop {
                 let counter = making.fetch_add(1, Ordering::Relaxed) + 1;
                 if sender.send(update(counter)).await.is_err() {

@@ -4,8 +4,11 @@
 //! interruption lists again and compares, so that no missed event can leave a trace. The last
 //! good set stays while the registry is away.
 
+mod change;
+mod driven;
 mod hold_down;
-mod table;
+mod members;
+mod rows;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -18,9 +21,12 @@ use tokio::runtime;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::lifeline::Lifeline;
+pub use self::change::{Change, Departure, Interest, Listing, Subscription, Update, Updates};
+pub use self::driven::DrivenUpdates;
+pub use self::rows::{Read, Reading, Row, Rows, read_load};
+use crate::handle_guard::HandleGuard;
 use crate::log::{FailureLog, StateLog};
-use crate::{Admission, Driver, Interest};
+use crate::{Admission, Driver};
 
 /// The supervisors of one registry, by service, and by the runtime that each runs in and ends with;
 /// each lives while somebody watches.
@@ -35,7 +41,7 @@ struct Supervisor {
     /// What anybody has wanted to know since it was started.
     interest: watch::Sender<Interest>,
     task: AbortHandle,
-    _lifeline: Lifeline,
+    _handle_guard: HandleGuard,
 }
 
 impl Drop for Supervisor {
@@ -52,7 +58,7 @@ impl Supervisors {
         (driver, admission): (&Arc<D>, &Admission),
         service: &ServiceName,
         interest: Interest,
-        (lifeline, failures): (&Lifeline, &FailureLog),
+        (handle_guard, failures): (&HandleGuard, &FailureLog),
         rng: Rng,
     ) -> Watch {
         // A panic while the lock was held cannot have left the map half changed.
@@ -78,7 +84,7 @@ impl Supervisors {
                 errors,
                 interest,
                 task,
-                _lifeline: lifeline.clone(),
+                _handle_guard: handle_guard.clone(),
             };
             let supervisor = Arc::new(supervisor);
             running.insert(key, Arc::downgrade(&supervisor));

@@ -7,23 +7,23 @@ use tokio::sync::watch;
 /// Held by everything a user holds; background work that outlives its own handle (a removal that
 /// the registry has not confirmed) goes on only while somebody holds one.
 #[derive(Clone, Debug)]
-pub(crate) struct Lifeline(Arc<watch::Sender<()>>);
+pub(crate) struct HandleGuard(Arc<watch::Sender<()>>);
 
-impl Lifeline {
+impl HandleGuard {
     pub(crate) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(())))
     }
 
-    pub(crate) fn end(&self) -> LifelineEnd {
-        LifelineEnd(self.0.subscribe())
+    pub(crate) fn end(&self) -> HandlesGone {
+        HandlesGone(self.0.subscribe())
     }
 }
 
-/// Sees the last [`Lifeline`] go.
+/// Sees the last [`HandleGuard`] go.
 #[derive(Clone, Debug)]
-pub(crate) struct LifelineEnd(watch::Receiver<()>);
+pub(crate) struct HandlesGone(watch::Receiver<()>);
 
-impl LifelineEnd {
+impl HandlesGone {
     /// Returns once the last one is gone. Cancel safe.
     pub(crate) async fn reached(&mut self) {
         while self.0.changed().await.is_ok() {}
