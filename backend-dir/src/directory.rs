@@ -11,53 +11,46 @@ use std::time::{Duration, Instant};
 
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, Revision, Rng};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat,
-    renameat, unlinkat,
+    AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, flock, mkdirat, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use crate::codec;
+use crate::codec::History;
 use crate::error::{corrupt, failed};
 
+pub(crate) const RECORDS: &str = "records";
+pub(crate) const LOADS: &str = "loads";
+const HISTORY: &str = "history";
+const DRAFT: &str = "draft";
 /// The largest file that is read: no record that can be registered is larger.
 pub(crate) const MAX_BYTES: u64 = 256 * 1024;
 /// Whoever writes does so within a few milliseconds, unless it is stopped meanwhile. Less than a call
 /// may take.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(2);
-const HISTORY: &str = "history";
-const DEPARTED: &str = "departed";
-const DRAFT: &str = "draft";
 
 /// One directory for one call, whatever takes its place meanwhile: everything is reached from what was
-/// opened first, and no symbolic link below it is followed.
+/// opened first. Neither it nor what is in it may be a symbolic link.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     root: OwnedFd,
-    pub(crate) records: OwnedFd,
-    pub(crate) loads: OwnedFd,
-    pub(crate) lives: OwnedFd,
-    drafts: OwnedFd,
     awaited: Weak<()>,
 }
 
-/// Works with the directory at `path` on a thread that may block. Nothing is written any more once
-/// `awaited` is gone.
-pub(crate) fn begin<T: Send + 'static>(
+/// Works with the directory at `path` on a thread that may block. Once this is dropped, nothing is
+/// written any more that a later call might have written before.
+pub(crate) async fn within<T: Send + 'static>(
     path: &Arc<Path>,
-    awaited: Weak<()>,
     work: impl FnOnce(&Directory) -> Result<T> + Send + 'static,
-) -> JoinHandle<Result<T>> {
-    let path = Arc::clone(path);
-    spawn_blocking(move || work(&Directory::open(&path, awaited)?))
-}
-
-/// The outcome of what was [begun](begin).
-pub(crate) fn finish<T>(outcome: Result<Result<T>, JoinError>) -> Result<T> {
-    outcome.unwrap_or_else(|cause| {
-        let why = "the runtime ended, or the work has panicked";
+) -> Result<T> {
+    let awaits = Arc::new(());
+    let (path, awaited) = (Arc::clone(path), Arc::downgrade(&awaits));
+    let done = spawn_blocking(move || work(&Directory::open(&path, awaited)?)).await;
+    drop(awaits);
+    done.unwrap_or_else(|cause| {
+        let why = "the runtime has ended, or the work has panicked";
         Err(Error::new(ErrorKind::Unexpected, why).with_source(cause))
     })
 }
@@ -65,97 +58,80 @@ pub(crate) fn finish<T>(outcome: Result<Result<T>, JoinError>) -> Result<T> {
 impl Directory {
     /// Opens the directory at `path`, and makes what is missing, of its path the last part alone.
     fn open(path: &Path, awaited: Weak<()>) -> Result<Self> {
-        let all = OFlags::empty();
-        let root = opened(CWD, path, all, Mode::RWXU).map_err(|cause| failed(path, cause))?;
-        let below = |name: &str| {
-            let mode = Mode::RWXU | Mode::RWXG | Mode::RWXO;
-            opened(&root, Path::new(name), OFlags::NOFOLLOW, mode)
-                .map_err(|cause| failed(&path.join(name), cause))
-        };
+        let root = opened(CWD, path, Mode::RWXU).map_err(|cause| failed(path, cause))?;
+        let path = path.to_owned();
         let directory = Self {
-            records: below("records")?,
-            loads: below("loads")?,
-            lives: below("lives")?,
-            drafts: below("drafts")?,
-            path: path.to_owned(),
+            path,
             root,
             awaited,
         };
+        for below in [RECORDS, LOADS] {
+            let mode = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+            opened(&directory.root, Path::new(below), mode)
+                .map_err(|cause| failed(&directory.path.join(below), cause))?;
+        }
         if directory.history()?.is_none() {
-            let locked = directory.lock()?;
-            if directory.history()?.is_none() {
-                let epoch = Rng::from_entropy().next_u64() | 1;
-                locked.begin_history(Revision::new(epoch, 1))?;
-            }
+            directory.lock()?.begin_history()?;
         }
         Ok(directory)
     }
 
-    /// Where its history stands. One that was deleted and made anew has another.
-    pub(crate) fn revision(&self) -> Result<Revision> {
-        let gone = || Error::new(ErrorKind::Unavailable, "the directory has lost its history");
-        self.history()?.ok_or_else(gone)
+    /// What has happened. A directory that was deleted and made anew has another history. Read after
+    /// the records: they are removed after it is written.
+    pub(crate) fn history(&self) -> Result<Option<History>> {
+        let found = self.understood("", HISTORY)?;
+        Ok(found.and_then(|bytes| History::read(&bytes)))
     }
 
-    /// The same; `None` if there is none that can be understood.
-    fn history(&self) -> Result<Option<Revision>> {
-        let found = self.understood(&self.root, HISTORY)?;
-        Ok(found.and_then(|bytes| codec::read_revision(&bytes)))
+    /// What a file says, which is regular and not too large; `None` if there is none.
+    pub(crate) fn read(
+        &self,
+        below: &str,
+        name: impl AsRef<OsStr>,
+    ) -> Result<Option<(Vec<u8>, File)>> {
+        let name = Path::new(below).join(name.as_ref());
+        let path = self.path.join(&name);
+        // Without waiting for whoever might write into a pipe.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&self.root, &name, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(cause) => return Err(failed(&path, cause)),
+        };
+        if !file
+            .metadata()
+            .map_err(|cause| failed(&path, cause))?
+            .is_file()
+        {
+            return Err(corrupt(&path, "not a regular file"));
+        }
+        let mut bytes = Vec::new();
+        let read = (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|cause| failed(&path, cause))?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(corrupt(&path, "larger than 256 KiB"));
+        }
+        Ok(Some((bytes, file)))
     }
 
-    /// The latest lives that were deregistered. Read after the records: they are removed after it is
-    /// written.
-    pub(crate) fn departed(&self) -> Result<Vec<Incarnation>> {
-        let found = self.understood(&self.root, DEPARTED)?;
-        Ok(found
-            .map(|bytes| codec::read_departed(&bytes))
-            .unwrap_or_default())
-    }
-
-    /// What the file `name` says; `None` also if it is none that we could have written.
-    pub(crate) fn understood(&self, within: &OwnedFd, name: &str) -> Result<Option<Vec<u8>>> {
-        match self.read(within, name) {
+    /// The same; `None` also if it is nothing that we could have written.
+    pub(crate) fn understood(&self, below: &str, name: &str) -> Result<Option<Vec<u8>>> {
+        match self.read(below, name) {
             Ok(found) => Ok(found.map(|(bytes, _)| bytes)),
             Err(cause) if cause.kind() == ErrorKind::Corrupt => Ok(None),
             Err(cause) => Err(cause),
         }
     }
 
-    /// The file `name`, which is regular and not too large, and what it says; `None` if there is none.
-    pub(crate) fn read(
-        &self,
-        within: &OwnedFd,
-        name: impl AsRef<OsStr>,
-    ) -> Result<Option<(Vec<u8>, File)>> {
-        let name = name.as_ref();
-        let path = self.path.join(name);
-        // Without waiting for whoever might write into a pipe.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match openat(within, name, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(cause) => return Err(failed(&path, cause)),
-        };
-        let stat = fstat(&file).map_err(|cause| failed(&path, cause))?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(corrupt(&path, "not a regular file"));
-        }
-        let mut bytes = Vec::new();
-        let read = (&file).take(MAX_BYTES + 1).read_to_end(&mut bytes);
-        match read.map_err(|cause| failed(&path, cause))? as u64 {
-            0..=MAX_BYTES => Ok(Some((bytes, file))),
-            _ => Err(corrupt(&path, "larger than 256 KiB")),
-        }
-    }
-
-    /// The names in a directory. A system may pass over a file that is replaced while it is asked, so
-    /// it is asked twice; the names are in order.
-    pub(crate) fn names(&self, within: &OwnedFd) -> Result<Vec<OsString>> {
+    /// The names of all records in order. A system may pass over one that is replaced while it is
+    /// asked, so it is asked twice.
+    pub(crate) fn records(&self) -> Result<Vec<OsString>> {
+        let failed = |cause| failed(&self.path.join(RECORDS), cause);
         let mut names = Vec::new();
         for _ in 0..2 {
-            let entries = Dir::read_from(within).map_err(|cause| failed(&self.path, cause))?;
-            for entry in entries {
-                let entry = entry.map_err(|cause| failed(&self.path, cause))?;
+            let records = opened(&self.root, Path::new(RECORDS), Mode::RWXU);
+            for entry in Dir::new(records.map_err(failed)?).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
                 names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
             }
         }
@@ -165,12 +141,11 @@ impl Directory {
         Ok(names)
     }
 
-    /// Waits until nobody else writes, and for no longer than somebody waits for the outcome: a call
-    /// that was given up writes nothing that a later one might have written before it.
+    /// Waits until nobody else writes, and for no longer than somebody waits for the outcome.
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
         let path = self.path.join("lock");
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = openat(&self.root, "lock", flags, Mode::RUSR | Mode::WUSR);
+        let lock = openat(&self.root, "lock", flags, Mode::from_raw_mode(0o666));
         let lock = lock.map_err(|cause| failed(&path, cause))?;
         let began = Instant::now();
         loop {
@@ -179,12 +154,7 @@ impl Directory {
                 return Err(Error::new(ErrorKind::Closed, "the call was given up"));
             }
             match taken {
-                Ok(()) => {
-                    return Ok(Locked {
-                        directory: self,
-                        _lock: lock,
-                    });
-                }
+                Ok(()) => return Ok(Locked(self, lock)),
                 Err(Errno::WOULDBLOCK) if began.elapsed() < LOCK_WAIT => {
                     std::thread::sleep(LOCK_PAUSE);
                 }
@@ -201,70 +171,98 @@ impl Directory {
 
 /// The directory, while nobody else writes.
 #[derive(Debug)]
-pub(crate) struct Locked<'a> {
-    pub(crate) directory: &'a Directory,
-    _lock: OwnedFd,
-}
+pub(crate) struct Locked<'a>(&'a Directory, #[expect(dead_code, reason = "held")] OwnedFd);
 
 impl Locked<'_> {
-    /// Writes a file, and has `prepare` do something to it, before anybody sees it under its name.
-    pub(crate) fn put(
-        &self,
-        within: &OwnedFd,
-        name: &str,
-        text: impl AsRef<[u8]>,
-        prepare: impl FnOnce(&File) -> Result<(), Errno>,
-    ) -> Result<File> {
-        let failed = |cause: std::io::Error| failed(&self.directory.path.join(name), cause);
-        let drafts = &self.directory.drafts;
-        self.remove(drafts, DRAFT)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let draft = openat(drafts, DRAFT, flags, Mode::from_raw_mode(0o666));
-        let mut draft = File::from(draft.map_err(|cause| failed(cause.into()))?);
-        draft.write_all(text.as_ref()).map_err(failed)?;
-        prepare(&draft).map_err(|cause| failed(cause.into()))?;
-        renameat(drafts, DRAFT, within, name).map_err(|cause| failed(cause.into()))?;
-        Ok(draft)
+    /// Writes a file, locked for as long as what is returned is open, before anybody sees it.
+    pub(crate) fn put(&self, below: &str, name: &str, text: impl AsRef<[u8]>) -> Result<File> {
+        let (root, name) = (&self.0.root, Path::new(below).join(name));
+        let put = || {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            let mut draft = File::from(openat(root, DRAFT, flags, Mode::from_raw_mode(0o666))?);
+            flock(&draft, FlockOperation::NonBlockingLockExclusive)?;
+            draft.write_all(text.as_ref())?;
+            renameat(root, DRAFT, root, &name)?;
+            Ok::<_, std::io::Error>(draft)
+        };
+        self.remove("", DRAFT)?;
+        put().map_err(|cause| failed(&self.0.path.join(&name), cause))
     }
 
     /// Removes a file; nothing to remove is success.
-    pub(crate) fn remove(&self, within: &OwnedFd, name: &str) -> Result<()> {
-        match unlinkat(within, name, AtFlags::empty()) {
+    pub(crate) fn remove(&self, below: &str, name: &str) -> Result<()> {
+        let name = Path::new(below).join(name);
+        match unlinkat(&self.0.root, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(cause) => Err(failed(&self.directory.path.join(name), cause)),
+            Err(cause) => Err(failed(&self.0.path.join(name), cause)),
         }
     }
 
-    /// Counts a change.
-    pub(crate) fn count(&self) -> Result<()> {
-        let at = self.directory.revision()?;
-        self.begin_history(Revision::new(at.epoch(), at.counter() + 1))
+    fn begin_history(&self) -> Result<()> {
+        if self.0.history()?.is_some() {
+            return Ok(());
+        }
+        let history = History {
+            revision: Revision::new(Rng::from_entropy().next_u64() | 1, 1),
+            departed: Vec::new(),
+        };
+        self.put("", HISTORY, history.write()).map(drop)
     }
 
-    fn begin_history(&self, at: Revision) -> Result<()> {
-        self.put_in_root(HISTORY, &codec::write_revision(at))
-    }
-
-    /// Remembers who leaves, before the records go.
-    pub(crate) fn remember(&self, lives: &[Incarnation]) -> Result<()> {
-        let known = self.directory.departed()?;
-        self.put_in_root(DEPARTED, &codec::write_departed(&known, lives))
-    }
-
-    fn put_in_root(&self, name: &str, text: &str) -> Result<()> {
-        self.put(&self.directory.root, name, text, |_| Ok(()))
+    /// Counts a change, and remembers who leaves, before their records go.
+    pub(crate) fn count(&self, leaving: &[Incarnation]) -> Result<()> {
+        let gone = || Error::new(ErrorKind::Unavailable, "the directory has lost its history");
+        let history = self.0.history()?.ok_or_else(gone)?;
+        self.put("", HISTORY, history.after(leaving).write())
             .map(drop)
     }
 }
 
 /// Opens a directory, or makes it.
-fn opened(at: impl AsFd, path: &Path, more: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
+fn opened(at: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     match openat(&at, path, flags, Mode::empty()) {
         Err(Errno::NOENT) => match mkdirat(&at, path, mode) {
             Ok(()) | Err(Errno::EXIST) => openat(&at, path, flags, Mode::empty()),
             Err(cause) => Err(cause),
         },
         opened => opened,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_was_dropped_writes_nothing_later() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path: Arc<Path> = scratch.path().join("plimsoll").into();
+        within(&path, |directory| directory.lock().map(drop))
+            .await
+            .unwrap();
+        let held = File::open(path.join("lock")).unwrap();
+        flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let (outcome, result) = mpsc::channel();
+        let work = move |directory: &Directory| {
+            outcome.send(None).unwrap();
+            let written = directory.lock().map(|locked| locked.put("", "late", ""));
+            outcome.send(Some(written.map(drop))).unwrap();
+            Ok(())
+        };
+        let mut call = Box::pin(within(&path, work));
+        tokio::select! {
+            biased;
+            _ = &mut call => panic!("the lock is held"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(result.recv().unwrap().is_none(), "it has not begun");
+        drop(call);
+        drop(held);
+        let refused = result.recv().unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Closed);
+        assert!(!path.join("late").exists());
     }
 }

@@ -6,15 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use plimsoll_backend_kit::{
-    Driver, Interest, Listing, Record, Release, Subscription, Timings, encode,
-};
+use plimsoll_backend_kit::{Driver, Interest, Listing, Record, Release, Subscription, Timings};
 use plimsoll_discovery_api::{Capabilities, Error, Incarnation, Result, ServiceName};
 
-use crate::directory::{Directory, MAX_BYTES, begin, finish};
-use crate::list;
+use crate::directory::{MAX_BYTES, within};
 use crate::records::{self, Claim};
 use crate::watch::{Following, LOOK};
+use crate::{codec, list};
 
 #[derive(Debug)]
 pub(crate) struct DirDriver {
@@ -22,19 +20,6 @@ pub(crate) struct DirDriver {
     pub(crate) timings: Timings,
     /// Whether the first claim has removed what the dead left.
     pub(crate) swept: Arc<AtomicBool>,
-}
-
-impl DirDriver {
-    /// What this is dropped before writes nothing after it.
-    async fn call<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Directory) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let awaits = Arc::new(());
-        let outcome = begin(&self.path, Arc::downgrade(&awaits), work).await;
-        drop(awaits);
-        finish(outcome)
-    }
 }
 
 #[async_trait]
@@ -56,7 +41,7 @@ impl Driver for DirDriver {
     }
 
     fn check(&self, record: &Record) -> Result<()> {
-        let length = encode(record)?.len();
+        let length = codec::write_record(record, &self.path)?.len();
         if length as u64 > MAX_BYTES {
             return Err(Error::invalid("instance", length, "is larger than 256 KiB"));
         }
@@ -66,16 +51,18 @@ impl Driver for DirDriver {
     async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<Arc<Claim>> {
         let (record, former) = (record.clone(), former.to_owned());
         let swept = Arc::clone(&self.swept);
-        self.call(move |directory| {
-            records::claim(directory, &record, &former, &swept).map(Arc::new)
-        })
-        .await
+        let claim = within(&self.path, move |directory| {
+            records::claim(directory, &record, &former, &swept)
+        });
+        claim.await.map(Arc::new)
     }
 
     async fn renew(&self, claim: &Arc<Claim>) -> Result<()> {
         let claim = Arc::clone(claim);
-        self.call(move |directory| records::confirm(directory, &claim))
-            .await
+        within(&self.path, move |directory| {
+            records::confirm(directory, &claim)
+        })
+        .await
     }
 
     /// Every renewal looks, and nothing else does.
@@ -85,33 +72,42 @@ impl Driver for DirDriver {
 
     async fn update(&self, claim: &Arc<Claim>, record: &Record) -> Result<()> {
         let (claim, record) = (Arc::clone(claim), record.clone());
-        self.call(move |directory| records::update(directory, &claim, &record))
-            .await
+        within(&self.path, move |directory| {
+            records::update(directory, &claim, &record)
+        })
+        .await
     }
 
     async fn publish(&self, claim: &Arc<Claim>, load: u64) -> Result<()> {
         let claim = Arc::clone(claim);
-        self.call(move |directory| records::publish(directory, &claim, load))
-            .await
+        within(&self.path, move |directory| {
+            records::publish(directory, &claim, load)
+        })
+        .await
     }
 
     async fn release(&self, release: &Release, _claim: Option<&Arc<Claim>>) -> Result<()> {
         let release = release.clone();
-        self.call(move |directory| records::release(directory, &release))
-            .await
+        within(&self.path, move |directory| {
+            records::release(directory, &release)
+        })
+        .await
     }
 
     async fn list(&self, service: &ServiceName) -> Result<Listing> {
         let service = service.clone();
         let scan = move |directory: &_| list::scan(directory, &service, Interest::Loads);
-        self.call(scan).await.map(|scan| scan.listing)
+        within(&self.path, scan).await.map(|(listing, _)| listing)
     }
 
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
-        Following::start(&self.path, service, interest, self.timings.list_timeout).await
+        let limit = self.timings.list_timeout;
+        Following::new(&self.path, service, interest, limit)
+            .begin()
+            .await
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        self.call(list::services).await
+        within(&self.path, list::services).await
     }
 }

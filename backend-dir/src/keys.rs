@@ -1,12 +1,17 @@
 //! Names of files: one for each instance, whatever it is called.
 
 use plimsoll_backend_kit::escape;
-use plimsoll_discovery_api::{InstanceId, ServiceName};
+use plimsoll_discovery_api::{Instance, InstanceId, ServiceName};
 
 /// Two names, what stands between them and nothing else fit in the 255 bytes that file systems allow.
 const LONGEST: usize = 120;
 /// `+` and 32 digits.
 const DIGEST: usize = 33;
+
+/// The name of the files of `instance`.
+pub(crate) fn of(instance: &Instance) -> String {
+    file(instance.service(), instance.id())
+}
 
 /// The name of the files of an instance; the kit's escape writes neither `@` nor `+`.
 pub(crate) fn file(service: &ServiceName, id: &InstanceId) -> String {

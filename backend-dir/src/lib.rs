@@ -11,7 +11,6 @@ mod driver;
 mod error;
 mod keys;
 mod list;
-mod lock;
 mod notices;
 mod records;
 mod registry;

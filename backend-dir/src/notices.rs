@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::unix::pipe::Receiver;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, LOADS, RECORDS};
 
 /// A stream of notices. What they say is not read: whatever it is, everything is looked at.
 #[derive(Clone, Debug)]
@@ -21,12 +21,8 @@ impl Notices {
     /// Follows the directory from now on; the same one again changes nothing. Returns whether the
     /// system does so.
     pub(crate) fn attend(&self, directory: &Directory, loads: bool) -> bool {
-        let names: &[_] = match loads {
-            true => &["records", "lives", "loads"],
-            false => &["records", "lives"],
-        };
-        let mut paths = names.iter().map(|name| directory.path.join(name));
-        paths.all(|path| inotify::watch(&self.0, &path))
+        let watch = |below| inotify::watch(&self.0, &directory.path.join(below));
+        watch(RECORDS) && (!loads || watch(LOADS))
     }
 
     /// Returns when something has changed. Cancel safe.
@@ -55,7 +51,7 @@ mod inotify {
     }
 
     pub(super) fn watch(instance: impl AsFd, path: &Path) -> bool {
-        // The system closes the files of whoever is killed: so it is heard of the end of a life.
+        // The system closes the files of whoever is killed: so it is heard of the death of an owner.
         let written = WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::DELETE;
         let moved = WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
         let plain = WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;

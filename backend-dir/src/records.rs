@@ -1,21 +1,25 @@
 //! Records: claimed, held, changed, removed.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use plimsoll_backend_kit::{Record, Release, decode, encode};
-use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, InstanceId, Result, ServiceName};
+use plimsoll_backend_kit::{Record, Release};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
 
-use crate::directory::{Directory, Locked};
-use crate::{codec, keys, lock};
+use crate::directory::{Directory, LOADS, Locked, RECORDS};
+use crate::list::standing;
+use crate::{codec, keys};
 
 /// A record that stands for as long as this does.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    service: ServiceName,
-    id: InstanceId,
+    /// Of its files.
+    name: String,
     life: Incarnation,
-    lock: File,
+    /// The file of the record, which is locked.
+    file: Mutex<File>,
 }
 
 /// Puts `record` where nobody else lives.
@@ -25,131 +29,98 @@ pub(crate) fn claim(
     former: &[Incarnation],
     swept: &AtomicBool,
 ) -> Result<Claim> {
-    let (service, id) = (record.instance.service(), record.instance.id());
-    let life = record.incarnation;
+    let (name, life) = (keys::of(&record.instance), record.incarnation);
     let locked = directory.lock()?;
-    if directory.departed()?.contains(&life) {
+    if directory
+        .history()?
+        .is_some_and(|history| history.departed.contains(&life))
+    {
         return Err(Error::new(ErrorKind::Closed, "this life was given up"));
     }
-    let name = keys::file(service, id);
-    if let Some(standing) = standing(directory, service, &name)?
-        && standing != life
-        && !former.contains(&standing)
-        && lock::owner(directory, standing)?.is_some_and(|(s, i)| (&s, &i) == (service, id))
+    if let Some((owner, true)) = owner(directory, &name)?
+        && owner != life
+        && !former.contains(&owner)
     {
         let conflict = Error::new(ErrorKind::Conflict, "another live owner holds the id");
-        let conflict = conflict.with_context("id", id.as_str());
-        return Err(conflict.with_context("owner", standing.to_string()));
+        let conflict = conflict.with_context("id", record.instance.id().as_str());
+        return Err(conflict.with_context("owner", owner.to_string()));
     }
     if !swept.swap(true, Ordering::Relaxed) {
-        sweep(&locked)?;
+        sweep(directory, &locked)?;
     }
-    let claim = Claim {
-        service: service.clone(),
-        id: id.clone(),
-        life,
-        lock: lock::take(&locked, service, id, life)?,
-    };
-    put(
-        &locked,
-        &directory.loads,
+    locked.put(LOADS, &name, codec::write_load(life, record.load))?;
+    let file = locked.put(
+        RECORDS,
         &name,
-        codec::write_load(life, record.load),
+        codec::write_record(record, &directory.path)?,
     )?;
-    put(&locked, &directory.records, &name, encode(record)?)?;
-    for life in former {
-        locked.remove(&directory.lives, &life.to_string())?;
-    }
-    locked.count()?;
-    Ok(claim)
+    locked.count(&[])?;
+    let file = Mutex::new(file);
+    Ok(Claim { name, life, file })
 }
 
-/// Whether the record of `claim` stands, and its owner is seen to live.
+/// Whether others see the record, and in it that its owner lives.
 pub(crate) fn confirm(directory: &Directory, claim: &Claim) -> Result<()> {
-    lock::confirm(directory, claim.life, &claim.lock)?;
-    let name = keys::file(&claim.service, &claim.id);
-    if standing(directory, &claim.service, &name)? == Some(claim.life) {
+    let inode = |file: &File| file.metadata().map(|data| (data.dev(), data.ino())).ok();
+    let seen = match directory.read(RECORDS, &claim.name) {
+        Ok(seen) => seen.and_then(|(_, file)| inode(&file)),
+        Err(cause) if cause.kind() == ErrorKind::Corrupt => None,
+        Err(cause) => return Err(cause),
+    };
+    if seen.is_some() && seen == inode(&claim.file.lock().unwrap_or_else(PoisonError::into_inner)) {
         return Ok(());
     }
     let gone = Error::new(ErrorKind::LeaseExpired, "the record of this life is gone");
-    Err(gone.with_context("id", claim.id.as_str()))
+    Err(gone.with_context("file", &claim.name))
 }
 
 pub(crate) fn update(directory: &Directory, claim: &Claim, record: &Record) -> Result<()> {
     let locked = directory.lock()?;
     confirm(directory, claim)?;
-    let name = keys::file(&claim.service, &claim.id);
-    put(&locked, &directory.records, &name, encode(record)?)?;
-    locked.count()
+    let text = codec::write_record(record, &directory.path)?;
+    let file = locked.put(RECORDS, &claim.name, text)?;
+    *claim.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+    locked.count(&[])
 }
 
 pub(crate) fn publish(directory: &Directory, claim: &Claim, load: u64) -> Result<()> {
     let locked = directory.lock()?;
     confirm(directory, claim)?;
-    let name = keys::file(&claim.service, &claim.id);
-    put(
-        &locked,
-        &directory.loads,
-        &name,
-        codec::write_load(claim.life, load),
-    )
+    let text = codec::write_load(claim.life, load);
+    locked.put(LOADS, &claim.name, text).map(drop)
 }
 
 /// Removes what stands in one of the lives; first of all it is said that they depart.
 pub(crate) fn release(directory: &Directory, release: &Release) -> Result<()> {
     let locked = directory.lock()?;
-    locked.remember(&release.incarnations)?;
+    locked.count(&release.incarnations)?;
     let name = keys::file(&release.service, &release.id);
-    let standing = standing(directory, &release.service, &name)?;
-    if standing.is_some_and(|life| release.incarnations.contains(&life)) {
-        locked.remove(&directory.records, &name)?;
-        locked.remove(&directory.loads, &name)?;
+    match owner(directory, &name)? {
+        Some((life, _)) if release.incarnations.contains(&life) => remove(&locked, &name),
+        _ => Ok(()),
     }
-    for life in &release.incarnations {
-        locked.remove(&directory.lives, &life.to_string())?;
-    }
-    locked.count()
 }
 
-/// The life of the record under `name`, if there is one that can be understood.
-fn standing(
-    directory: &Directory,
-    service: &ServiceName,
-    name: &str,
-) -> Result<Option<Incarnation>> {
-    let found = directory.understood(&directory.records, name)?;
-    let read = found.and_then(|bytes| decode(service, &bytes).ok());
-    Ok(read.map(|read| read.incarnation))
+/// Whose the record in the file `name` is, if it can be understood, and whether it lives.
+fn owner(directory: &Directory, name: &str) -> Result<Option<(Incarnation, bool)>> {
+    match standing(directory, name.as_ref()) {
+        Ok(found) => Ok(found.map(|(_, read, lives)| (read.incarnation, lives))),
+        Err(cause) if cause.kind() == ErrorKind::Corrupt => Ok(None),
+        Err(cause) => Err(cause),
+    }
 }
 
 /// Removes what processes that have died left behind. What only a stranger can have written stays.
-fn sweep(locked: &Locked<'_>) -> Result<()> {
-    let directory = locked.directory;
-    for file in directory.names(&directory.lives)? {
-        let Some(life) = file.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if !matches!(lock::owner(directory, life), Ok(None)) {
-            continue;
+fn sweep(directory: &Directory, locked: &Locked<'_>) -> Result<()> {
+    for name in directory.records()? {
+        if let (Some(name), Ok(Some((.., false)))) = (name.to_str(), standing(directory, &name)) {
+            remove(locked, name)?;
         }
-        let left = directory.read(&directory.lives, &file)?;
-        if let Some((service, id)) = left.and_then(|(bytes, _)| codec::read_owner(&bytes)) {
-            let name = keys::file(&service, &id);
-            if standing(directory, &service, &name)? == Some(life) {
-                locked.remove(&directory.records, &name)?;
-                locked.remove(&directory.loads, &name)?;
-            }
-        }
-        locked.remove(&directory.lives, &life.to_string())?;
     }
     Ok(())
 }
 
-fn put(
-    locked: &Locked<'_>,
-    within: &std::os::fd::OwnedFd,
-    name: &str,
-    text: impl AsRef<[u8]>,
-) -> Result<()> {
-    locked.put(within, name, text, |_| Ok(())).map(drop)
+fn remove(locked: &Locked<'_>, name: &str) -> Result<()> {
+    locked.remove(RECORDS, name)?;
+    locked.remove(LOADS, name)
 }

@@ -9,12 +9,15 @@
 )]
 #![allow(unreachable_pub, reason = "a module of each test target")]
 
-use std::fs;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
 use async_trait::async_trait;
 use plimsoll_backend_dir::{DirBuilder, DirRegistry};
@@ -79,15 +82,31 @@ impl DirHarness {
         self.scratch.path().join("away")
     }
 
-    pub fn life(&self, service: &ServiceName, id: &str) -> Option<Incarnation> {
-        let bytes = fs::read(self.path("records", &file(service, id))).ok()?;
-        Some(decode(service, &bytes).ok()?.incarnation)
+    pub fn record(&self, service: &ServiceName, id: &str) -> PathBuf {
+        self.path("records", &file(service, id))
     }
 
-    /// The file of the life that the record of `id` is in.
-    pub fn lock(&self, service: &ServiceName, id: &str) -> Option<PathBuf> {
-        let life = self.life(service, id)?;
-        Some(self.path("lives", &life.to_string()))
+    pub fn life(&self, service: &ServiceName, id: &str) -> Option<Incarnation> {
+        let bytes = fs::read(self.record(service, id)).ok()?;
+        let json = bytes.splitn(2, |byte| *byte == b'\n').nth(1)?;
+        Some(decode(service, json).ok()?.incarnation)
+    }
+
+    /// Keeps everybody else from writing.
+    async fn locked(&self) -> fs::File {
+        let lock = fs::File::open(self.path("", "lock")).unwrap();
+        let take = || flock(&lock, FlockOperation::NonBlockingLockExclusive).ok();
+        eventually("the lock", || async { take() }).await;
+        lock
+    }
+
+    /// Puts a file of the same words in the place of the record, which nobody has locked.
+    async fn unlock(&self, service: &ServiceName, id: &str) {
+        let _locked = self.locked().await;
+        let (record, copy) = (self.record(service, id), self.path("", "unlocked"));
+        if fs::copy(&record, &copy).is_ok() {
+            fs::rename(copy, record).unwrap();
+        }
     }
 }
 
@@ -121,21 +140,21 @@ impl Harness for DirHarness {
 #[async_trait]
 impl Faults for DirHarness {
     async fn expire(&self, service: &ServiceName, id: &InstanceId) {
-        if let Some(lock) = self.lock(service, id.as_str()) {
-            let _gone = fs::remove_file(lock);
-        }
+        self.unlock(service, id.as_str()).await;
     }
 
     /// Their processes see nothing of the directory any more, and their locks are gone.
     async fn crash(&self, service: &ServiceName, ids: &[InstanceId]) {
-        let locks = ids.iter().filter_map(|id| self.lock(service, id.as_str()));
-        let locks: Vec<_> = locks.collect();
-        for lock in &locks {
-            let owner = fs::read_to_string(lock).unwrap();
-            let way = owner.trim_end().rsplit(' ').next().unwrap();
+        for id in ids {
+            let Ok(text) = fs::read_to_string(self.record(service, id.as_str())) else {
+                continue;
+            };
+            let way = text.lines().next().unwrap().rsplit('"').nth(1).unwrap();
             let _by_another_of_its_ids = fs::remove_file(Path::new(way).parent().unwrap());
         }
-        locks.iter().for_each(|lock| fs::remove_file(lock).unwrap());
+        for id in ids {
+            self.unlock(service, id.as_str()).await;
+        }
     }
 
     async fn outage(&self) {
@@ -170,54 +189,32 @@ impl Faults for DirHarness {
             fs::write(record(&format!("odd-{number}")), bytes).unwrap();
             return Some(Oddity::entry(*what));
         }
-        let entry = |what: &str| Some(Oddity::entry(what));
-        let other = |what: &str| Some(Oddity::other(what));
-        match number - values.len() {
-            0 => {
-                fs::write(record("larger"), vec![b' '; 300 * 1024]).unwrap();
-                entry("a file larger than any record")
-            }
-            1 => {
-                symlink("/etc/passwd", record("link")).unwrap();
-                entry("a symbolic link out of the directory")
-            }
-            2 => {
-                fs::create_dir(record("directory")).unwrap();
-                entry("a directory")
-            }
-            3 => {
-                let made = std::process::Command::new("mkfifo")
-                    .arg(record("pipe"))
-                    .status();
-                assert!(made.unwrap().success());
-                entry("a pipe that nobody writes into")
-            }
-            4 => {
-                fs::write(record("%zz"), "{}").unwrap();
-                entry("an id that is escaped wrongly")
-            }
-            5 => {
-                use std::os::unix::ffi::OsStringExt;
-                let mut name = record("").into_os_string().into_vec();
-                name.extend(b"\xff\xfe\n");
-                fs::write(std::ffi::OsString::from_vec(name), "{}").unwrap();
-                entry("a name that is no text")
-            }
-            6 => {
-                fs::write(self.path("loads", &file(service, "first")), b"-1\xff").unwrap();
-                other("a load that is none")
-            }
-            7 => {
-                fs::create_dir(self.path("lives", &Incarnation::random().to_string())).unwrap();
-                fs::write(self.path("lives", "no life"), "").unwrap();
-                other("lives that are none")
-            }
-            8 => {
-                fs::write(self.path("", "departed"), vec![0xff; 300 * 1024]).unwrap();
-                other("departures that are none")
-            }
-            _ => None,
-        }
+        let no_text = OsStr::from_bytes(b"\xff\xfe\n");
+        let pipe = || Command::new("mkfifo").arg(record("pipe")).status();
+        let load = self.path("loads", &file(service, "first"));
+        let large = vec![b' '; 300 * 1024];
+        let done: [(&str, &dyn Fn() -> io::Result<()>); 8] = [
+            ("a large file", &|| fs::write(record("large"), &large)),
+            ("a link", &|| symlink("/etc/passwd", record("link"))),
+            ("a directory", &|| fs::create_dir(record("directory"))),
+            ("a pipe", &|| pipe().map(|made| assert!(made.success()))),
+            ("an id of no escape", &|| fs::write(record("%zz"), "{}")),
+            ("a name of no text", &|| {
+                let mut name = record("").into_os_string();
+                name.push(no_text);
+                fs::write(name, "{}")
+            }),
+            ("no load", &|| fs::write(&load, b"-1\xff")),
+            ("a large lock", &|| fs::write(self.path("", "lock"), &large)),
+        ];
+        let (what, write) = done.get(number - values.len())?;
+        write().unwrap();
+        let is_entry = !matches!(*what, "no load" | "a large lock");
+        Some(if is_entry {
+            Oddity::entry(*what)
+        } else {
+            Oddity::other(*what)
+        })
     }
 
     /// `cp`.
@@ -236,9 +233,7 @@ impl Faults for DirHarness {
         incarnation: Incarnation,
         load: u64,
     ) -> Result<()> {
-        let locked = fs::File::open(self.path("", "lock")).unwrap();
-        let lock = || flock(&locked, FlockOperation::NonBlockingLockExclusive).ok();
-        eventually("the lock", || async { lock() }).await;
+        let _locked = self.locked().await;
         if self.life(service, id.as_str()) != Some(incarnation) {
             return Err(Error::new(
                 ErrorKind::LeaseExpired,
