@@ -70,17 +70,17 @@ impl Directory {
             opened(&directory.root, Path::new(below), mode)
                 .map_err(|cause| failed(&directory.path.join(below), cause))?;
         }
-        if directory.history()?.is_none() {
-            directory.lock()?.begin_history()?;
-        }
         Ok(directory)
     }
 
-    /// What has happened. A directory that was deleted and made anew has another history. Read after
-    /// the records: they are removed after it is written.
+    /// What has happened; `None` if there is nothing that can be understood. A directory that was deleted
+    /// and made anew has another history. Read after the records: they are removed after it is written.
     pub(crate) fn history(&self) -> Result<Option<History>> {
-        let found = self.understood("", HISTORY)?;
-        Ok(found.and_then(|bytes| History::read(&bytes)))
+        match self.read("", HISTORY) {
+            Ok(found) => Ok(found.and_then(|(bytes, _)| History::read(&bytes))),
+            Err(cause) if cause.kind() == ErrorKind::Corrupt => Ok(None),
+            Err(cause) => Err(cause),
+        }
     }
 
     /// What a file says, which is regular and not too large; `None` if there is none.
@@ -112,15 +112,6 @@ impl Directory {
             return Err(corrupt(&path, "larger than 256 KiB"));
         }
         Ok(Some((bytes, file)))
-    }
-
-    /// The same; `None` also if it is nothing that we could have written.
-    pub(crate) fn understood(&self, below: &str, name: &str) -> Result<Option<Vec<u8>>> {
-        match self.read(below, name) {
-            Ok(found) => Ok(found.map(|(bytes, _)| bytes)),
-            Err(cause) if cause.kind() == ErrorKind::Corrupt => Ok(None),
-            Err(cause) => Err(cause),
-        }
     }
 
     /// The names of all records in order. A system may pass over one that is replaced while it is
@@ -198,23 +189,16 @@ impl Locked<'_> {
         }
     }
 
-    fn begin_history(&self) -> Result<()> {
-        if self.0.history()?.is_some() {
-            return Ok(());
-        }
-        let history = History {
-            revision: Revision::new(Rng::from_entropy().next_u64() | 1, 1),
+    /// Counts a change, and remembers who leaves, before their records go. Of a directory without a
+    /// history it is the first.
+    pub(crate) fn count(&self, leaving: &[Incarnation]) -> Result<History> {
+        let begun = || History {
+            revision: Revision::new(Rng::from_entropy().next_u64() | 1, 0),
             departed: Vec::new(),
         };
-        self.put("", HISTORY, history.write()).map(drop)
-    }
-
-    /// Counts a change, and remembers who leaves, before their records go.
-    pub(crate) fn count(&self, leaving: &[Incarnation]) -> Result<()> {
-        let gone = || Error::new(ErrorKind::Unavailable, "the directory has lost its history");
-        let history = self.0.history()?.ok_or_else(gone)?;
-        self.put("", HISTORY, history.after(leaving).write())
-            .map(drop)
+        let history = self.0.history()?.unwrap_or_else(begun).after(leaving);
+        self.put("", HISTORY, history.write())?;
+        Ok(history)
     }
 }
 

@@ -60,8 +60,10 @@ pub(crate) fn scan(
         }
         entries.push(entry);
     }
-    let gone = || Error::new(ErrorKind::Unavailable, "the directory has lost its history");
-    let history = directory.history()?.ok_or_else(gone)?;
+    let history = match directory.history()? {
+        Some(history) => history,
+        None => directory.lock()?.count(&[])?,
+    };
     let listing = Listing::new(history.revision, entries, skipped);
     Ok((listing.with_departed(history.departed), reports))
 }

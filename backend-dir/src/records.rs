@@ -80,7 +80,7 @@ pub(crate) fn update(directory: &Directory, claim: &Claim, record: &Record) -> R
     let text = codec::write_record(record, &directory.path)?;
     let file = locked.put(RECORDS, &claim.name, text)?;
     *claim.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
-    locked.count(&[])
+    locked.count(&[]).map(drop)
 }
 
 pub(crate) fn publish(directory: &Directory, claim: &Claim, load: u64) -> Result<()> {
