@@ -9,10 +9,10 @@ use plimsoll_backend_kit::{
 };
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
-use crate::EtcdRegistry;
 use crate::config::Config;
 use crate::driver::EtcdDriver;
 use crate::lease::FRESH;
+use crate::registry::EtcdRegistry;
 
 /// Long enough for a change of leader and a pause of the garbage collector, short enough that
 /// clients do not call the dead for long.
@@ -67,6 +67,25 @@ impl fmt::Debug for EtcdBuilder {
                 &self.credentials.as_ref().map(|_| "(hidden)"),
             )
             .finish_non_exhaustive()
+    }
+}
+
+impl EtcdRegistry {
+    /// Settings for a handle on the cluster whose members are at `hosts`, each `host` or
+    /// `host:port`; the port is 2379 unless given.
+    pub fn builder(hosts: impl IntoIterator<Item = impl Into<String>>) -> EtcdBuilder {
+        EtcdBuilder::new(hosts)
+    }
+
+    /// The registry of a URL such as `etcd://user:password@h1:2379,h2:2379/prefix?lease_ttl=10s`.
+    /// Its options are those of [`EtcdBuilder`], see there.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at
+    /// fault; [`Unsupported`](plimsoll_discovery_api::ErrorKind::Unsupported) naming the feature
+    /// that an option needs.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self> {
+        EtcdBuilder::from_url(url)?.build()
     }
 }
 

@@ -44,8 +44,8 @@ impl Tree {
     /// What whoever registers an instance of `service` needs to be allowed.
     pub(crate) fn needs_to_register(&self, service: &ServiceName) -> String {
         let (identities, loads) = (self.identities(service), self.loads(service));
-        let fences = format!("{}fence/", self.prefix);
-        format!("readwrite of the prefixes {identities}, {loads} and {fences}")
+        let barriers = format!("{}fence/", self.prefix);
+        format!("readwrite of the prefixes {identities}, {loads} and {barriers}")
     }
 
     /// What whoever follows `service` needs to be allowed, with its loads or without.
@@ -77,8 +77,8 @@ impl Tree {
     }
 
     /// The one key by which a process makes earlier requests of its own void, see
-    /// [`Fence`](crate::claim::Fence).
-    pub(crate) fn fence(&self, lease: i64) -> String {
+    /// [`Fence`](crate::records::claim::Fence).
+    pub(crate) fn barrier(&self, lease: i64) -> String {
         format!("{}fence/{lease:x}", self.prefix)
     }
 }
@@ -114,7 +114,7 @@ mod tests {
         for (key, is_one) in [
             (&keys.identity, true),
             (&keys.load, true),
-            (&tree.fence(7), false),
+            (&tree.barrier(7), false),
         ] {
             assert_eq!(tree.is_of_instance(key.as_bytes()), is_one, "{key}");
         }

@@ -2,29 +2,27 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
-mod claim;
 mod codec;
 mod config;
-mod connect;
+mod connection;
 mod driver;
 mod error;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod history;
-mod holdings;
-mod home;
 mod keys;
 mod lease;
-mod link;
-mod read;
+mod list;
+mod owned_keys;
+mod record_watch;
+mod records;
 mod registry;
 mod row;
-mod sentinel;
 #[cfg(feature = "tls")]
 mod tls;
-mod updates;
-mod watchdog;
+mod txn;
+mod watch;
 
 pub use builder::EtcdBuilder;
 pub use plimsoll_backend_kit::Credential;

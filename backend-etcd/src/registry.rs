@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use plimsoll_backend_kit::{Backend, RegistryUrl};
-use plimsoll_discovery_api::Result;
+use plimsoll_backend_kit::Backend;
 
-use crate::EtcdBuilder;
 use crate::driver::EtcdDriver;
 
 /// A registry in etcd.
@@ -17,23 +15,6 @@ use crate::driver::EtcdDriver;
 pub struct EtcdRegistry(pub(crate) Backend<EtcdDriver>);
 
 impl EtcdRegistry {
-    /// Settings for a handle on the cluster whose members are at `hosts`, each `host` or
-    /// `host:port`; the port is 2379 unless given.
-    pub fn builder(hosts: impl IntoIterator<Item = impl Into<String>>) -> EtcdBuilder {
-        EtcdBuilder::new(hosts)
-    }
-
-    /// The registry of a URL such as `etcd://user:password@h1:2379,h2:2379/prefix?lease_ttl=10s`.
-    /// Its options are those of [`EtcdBuilder`], see there.
-    ///
-    /// # Errors
-    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at
-    /// fault; [`Unsupported`](plimsoll_discovery_api::ErrorKind::Unsupported) naming the feature
-    /// that an option needs.
-    pub fn from_url(url: &RegistryUrl) -> Result<Self> {
-        EtcdBuilder::from_url(url)?.build()
-    }
-
     /// The lease that all records of this handle are under, as `etcdctl lease` knows it (there in
     /// hexadecimal digits); `None` while there is none.
     #[must_use]

@@ -7,9 +7,9 @@ use etcd_client::{Client, Error as Native, KvClient, LeaseClient, WatchClient};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
+use super::habits::Habits;
 use crate::config::Config;
 use crate::error::{failed, is_auth_disabled};
-use crate::watchdog::Habits;
 
 /// A connection to one member. Clones share it.
 #[derive(Clone)]

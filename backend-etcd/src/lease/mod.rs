@@ -13,11 +13,11 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::granting::{Granting, of_standing, window};
-use crate::connect::Connection;
+use crate::connection::Link;
+use crate::connection::open::Connection;
 use crate::error::{failed, is_granted_already, is_lease_lost};
-use crate::holdings::Holdings;
 use crate::keys::Tree;
-use crate::link::Link;
+use crate::owned_keys::Holdings;
 
 /// A confirmation this young serves whoever asks for one: so many registrations of one process
 /// cost two requests a second, and one costs no more than its own.

@@ -3,6 +3,10 @@
 //! The client library would spread calls over all members, dead ones among them, and try none of
 //! them twice.
 
+pub(crate) mod habits;
+pub(crate) mod open;
+mod runtime;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +17,11 @@ use plimsoll_backend_kit::Admission;
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::time::{Instant, timeout};
 
+use self::open::{Connection, connect};
+use self::runtime::Home;
 use crate::config::Config;
-use crate::connect::{Connection, connect};
 use crate::error::{failed, is_nobodys_fault, is_of_learner};
 use crate::history::History;
-use crate::home::Home;
 
 /// The longest pause between two rounds of attempts to connect.
 const RECONNECT_CAP: Duration = Duration::from_secs(1);

@@ -3,17 +3,17 @@
 use etcd_client::{KeyValue, Txn, TxnOp};
 use plimsoll_discovery_api::{ErrorKind, Incarnation, Result};
 
-use super::{EtcdDriver, Found, SETTLE_ATTEMPTS, is_overwritten};
-use crate::claim::{EtcdClaim, put, unchanged};
+use super::{EtcdClaim, Found, Records, SETTLE_ATTEMPTS, is_overwritten};
 use crate::codec;
 use crate::error::contended;
 use crate::keys::Keys;
-use crate::read::revision_of;
+use crate::list::revision_of;
+use crate::txn::{put, unchanged};
 
-impl EtcdDriver {
+impl Records {
     /// Removes the record of one of `lives`, and whatever has been made of it under the lease of
     /// `claim`. Nothing to remove is success.
-    pub(super) async fn remove(
+    pub(crate) async fn remove(
         &self,
         keys: &Keys,
         lives: &[Incarnation],
@@ -88,7 +88,7 @@ impl EtcdDriver {
         lives: &[Incarnation],
     ) -> Result<bool> {
         let condition = Txn::new().when([unchanged(&keys.identity, seen)]);
-        let Some(lease) = self.fence.lease_in_doubt(lives) else {
+        let Some(lease) = self.barrier.lease_in_doubt(lives) else {
             if deletions.is_empty() {
                 return Ok(true);
             }
@@ -98,11 +98,11 @@ impl EtcdDriver {
                 .succeeded());
         };
         let mut ops = deletions.clone();
-        ops.push(put(&self.tree.fence(lease), "", lease));
+        ops.push(put(&self.tree.barrier(lease), "", lease));
         let both = condition.clone().and_then(ops);
         let answer = match self.commit_under(lease, both).await {
             // A full store takes deletions and nothing else: whoever leaves is gone at once, and the
-            // fence follows as soon as it can, since nothing of them may come back.
+            // barrier follows as soon as it can, since nothing of them may come back.
             Err(full) if full.kind() == ErrorKind::ResourceExhausted && !deletions.is_empty() => {
                 self.commit(condition.and_then(deletions)).await?;
                 return Err(full);
@@ -110,7 +110,7 @@ impl EtcdDriver {
             answer => answer?,
         };
         if answer.succeeded() {
-            self.fence
+            self.barrier
                 .written(lease, revision_of(answer.header())?, lives);
         }
         Ok(answer.succeeded())

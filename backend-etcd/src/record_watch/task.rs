@@ -14,9 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Order, Post};
+use crate::connection::Link;
 use crate::error::{cancelled, failed, gone};
-use crate::link::Link;
-use crate::watchdog::{Turn, Watchdog, silent};
+use crate::watch::silence::{Turn, Watchdog, silent};
 
 /// The most that a server takes in one transaction, unless it was told otherwise.
 const VERIFIED_AT_ONCE: usize = 128;

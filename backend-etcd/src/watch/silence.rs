@@ -9,64 +9,18 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{GetOptions, WatchResponse};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::connect::Connection;
+use crate::connection::Link;
+use crate::connection::habits::Progress;
+use crate::connection::open::Connection;
 use crate::error::failed;
 use crate::history::Seen;
 use crate::lease::FRESH;
-use crate::link::Link;
-
-const UNKNOWN: u8 = 0;
-const ANSWERS: u8 = 1;
-const IGNORES: u8 = 2;
-
-/// One answer may be late by chance.
-const LATE: u8 = 2;
-
-/// What is known of the other end of a connection, shared by all streams on it.
-#[derive(Debug, Default)]
-pub(crate) struct Habits {
-    progress: AtomicU8,
-    /// When the last read was sent that was answered.
-    read: Mutex<Option<Instant>>,
-    /// How many keepalives in a row were not answered in time on a stream that had answered one.
-    late: AtomicU8,
-}
-
-impl Habits {
-    /// A keepalive that was not the first of its stream was answered in time, or was not.
-    pub(crate) fn answered_lease(&self, in_time: bool) {
-        let late = self.late.load(Ordering::Relaxed).saturating_add(1);
-        self.late
-            .store(if in_time { 0 } else { late }, Ordering::Relaxed);
-    }
-
-    /// Whether each stream of keepalives is to be asked once.
-    pub(crate) fn answers_late(&self) -> bool {
-        self.late.load(Ordering::Relaxed) >= LATE
-    }
-
-    fn progress(&self) -> u8 {
-        self.progress.load(Ordering::Relaxed)
-    }
-
-    fn last_read(&self) -> Option<Instant> {
-        // A panic while the lock was held cannot have left it half changed.
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn was_read(&self, sent: Instant) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        *read = (*read).max(Some(sent));
-    }
-}
 
 /// What is to be done about a silent stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +79,7 @@ impl Watchdog {
             message.is_some_and(|m| m.events().is_empty() && !m.created() && !m.canceled());
         if is_progress {
             let habits = &self.connection.habits;
-            habits.progress.store(ANSWERS, Ordering::Relaxed);
+            habits.answers_progress(true);
         }
         self.heard = Instant::now();
         self.stage = Stage::Listening;
@@ -144,7 +98,7 @@ impl Watchdog {
                 Stage::Listening => {
                     sleep_until(self.heard + self.patience / 2).await;
                     self.link.history().check(self.history)?;
-                    if progress == IGNORES {
+                    if progress == Progress::Ignores {
                         self.stage = self.read();
                     } else {
                         self.stage = Stage::Asked;
@@ -152,7 +106,7 @@ impl Watchdog {
                     }
                 }
                 // Who has answered before, and does not now, is not there any more.
-                Stage::Asked if progress == ANSWERS => {
+                Stage::Asked if progress == Progress::Answers => {
                     sleep_until(end).await;
                     self.link.history().check(self.history)?;
                     return Err(silent());
@@ -166,15 +120,12 @@ impl Watchdog {
                         .await
                         .unwrap_or_else(|_| Err(silent()))?;
                     self.link.history().check(self.history)?;
-                    if progress == UNKNOWN {
+                    if progress == Progress::Unknown {
                         tracing::info!(
                             connection = self.connection.number,
                             "requests for progress are not answered here; reading a key instead"
                         );
-                        self.connection
-                            .habits
-                            .progress
-                            .store(IGNORES, Ordering::Relaxed);
+                        self.connection.habits.answers_progress(false);
                     }
                     self.heard(None);
                     return Ok(Turn::Alive);

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use self::task::Task;
 use crate::codec;
-use crate::link::Link;
+use crate::connection::Link;
 
 /// Ends its task with it.
 #[derive(Debug)]

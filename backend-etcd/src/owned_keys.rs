@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use etcd_client::{Compare, CompareOp, LeaseTimeToLiveOptions, Txn, TxnOp};
 use plimsoll_discovery_api::Result;
 
-use crate::claim::unchanged;
+use crate::connection::Link;
 use crate::keys::{Keys, Tree};
-use crate::link::Link;
+use crate::txn::unchanged;
 
 /// The keys of all claims, those that are being made among them.
 #[derive(Debug, Default)]

@@ -1,5 +1,7 @@
 //! Following the changes of one service.
 
+pub(crate) mod silence;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -10,12 +12,12 @@ use plimsoll_backend_kit::{Change, Interest, Rows, Subscription, Update, Updates
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
+use crate::connection::Link;
 use crate::error::{cancelled, failed};
 use crate::history::Seen;
 use crate::keys::Tree;
-use crate::link::Link;
 use crate::row::row_of;
-use crate::watchdog::{Turn, Watchdog, silent};
+use crate::watch::silence::{Turn, Watchdog, silent};
 
 /// Follows on `rows`, without a gap: from the revision after the one they were read at.
 pub(crate) async fn follow(

@@ -4,9 +4,9 @@ use etcd_client::{GetOptions, GetResponse, KeyValue};
 use plimsoll_backend_kit::{Interest, Rows, unescape};
 use plimsoll_discovery_api::{Error, ErrorKind, Result, ServiceName};
 
+use crate::connection::Link;
 use crate::error::{is_compacted, is_oversized};
 use crate::keys::{Tree, end_of};
-use crate::link::Link;
 use crate::row::{row_of, understand};
 
 /// So many keys are read by one request: few enough that an answer stays far below any limit, many
