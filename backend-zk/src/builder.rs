@@ -8,12 +8,14 @@ use plimsoll_backend_kit::{
 };
 use plimsoll_discovery_api::Result;
 
+use crate::acl::Acl;
+use crate::config::Config;
 use crate::driver::ZkDriver;
+use crate::keys::read_root;
 use crate::login::Login;
-use crate::place::read_root;
+use crate::registry::ZkRegistry;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
-use crate::{Acl, ZkRegistry};
 
 /// Long enough for a pause of the garbage collector on either side, short enough that clients do
 /// not call the dead for long; what servers with the usual tick of 2 s grant as it is.
@@ -24,48 +26,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_ROOT: &str = "plimsoll";
 const DEFAULT_PORT: u16 = 2181;
-
-/// What a handle was built with.
-pub(crate) struct Config {
-    pub(crate) hosts: Vec<String>,
-    pub(crate) root: String,
-    pub(crate) session_timeout: Duration,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) login: Option<Login>,
-    pub(crate) acl: Acl,
-    #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Tls>,
-    pub(crate) timings: Timings,
-}
-
-impl Config {
-    /// Gives what has changed of the credentials to the connections to come.
-    pub(crate) fn refresh(&self) {
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.tls {
-            tls.refresh();
-        }
-    }
-
-    pub(crate) fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        return false;
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("hosts", &self.hosts)
-            .field("root", &self.root)
-            .field("session_timeout", &self.session_timeout)
-            .field("login", &self.login)
-            .field("acl", &self.acl)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Settings of a [`ZkRegistry`].
 #[must_use]
@@ -92,6 +52,14 @@ impl fmt::Debug for ZkBuilder {
             .field("login", &self.login)
             .field("acl", &self.acl)
             .finish_non_exhaustive()
+    }
+}
+
+impl ZkRegistry {
+    /// Settings for a handle on the ensemble of `hosts`, each `host` or `host:port`; the port is
+    /// 2181 unless given.
+    pub fn builder(hosts: impl IntoIterator<Item = impl Into<String>>) -> ZkBuilder {
+        ZkBuilder::new(hosts)
     }
 }
 

@@ -87,6 +87,11 @@ pub(crate) fn gone(path: &str, why: &str) -> Error {
     Error::new(ErrorKind::LeaseExpired, why).with_context("path", path)
 }
 
+/// Another writer was faster, again and again.
+pub(crate) fn contended() -> Error {
+    Error::new(ErrorKind::Unavailable, "others keep writing the same node")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

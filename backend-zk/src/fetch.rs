@@ -3,8 +3,8 @@
 use plimsoll_discovery_api::Result;
 use zookeeper_client::{Error as Native, MultiReadResult, Stat};
 
+use crate::connection::Connection;
 use crate::error::{failed_at, unread_at};
-use crate::session::Connection;
 
 /// So many nodes are read by one request: few enough that an answer stays far below the limits of
 /// any server even if each node is of the largest size, many enough that 10,000 instances are a

@@ -5,7 +5,7 @@ use plimsoll_backend_kit::id_of;
 use plimsoll_discovery_api::{ErrorKind, ServiceName};
 
 use crate::codec;
-use crate::depart::read_list;
+use crate::records::departures::read_list;
 
 /// An identity node; what stands before the first line break, if there is one, is its name.
 pub fn node(bytes: &[u8]) {

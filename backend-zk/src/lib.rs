@@ -2,23 +2,20 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acl;
-mod background;
 mod builder;
-mod claim;
 mod codec;
-mod connect;
-mod depart;
+mod config;
+mod connection;
 mod driver;
 mod error;
 mod fetch;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod keys;
+mod list;
 mod login;
-mod parents;
-mod paths;
-mod place;
-mod read;
+mod records;
 mod registry;
 mod row;
 mod session;
@@ -26,7 +23,6 @@ mod session;
 mod tls;
 mod url;
 mod watch;
-mod write;
 
 pub use acl::Acl;
 pub use builder::ZkBuilder;

@@ -6,9 +6,24 @@ use plimsoll_backend_kit::{Options, RegistryUrl, invalid_setting};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
 use crate::builder::ZkBuilder;
+use crate::registry::ZkRegistry;
+
+impl ZkRegistry {
+    /// The registry of a URL such as `zk://user:password@h1:2181,h2:2181/root?session_timeout=10s`.
+    /// Options: `session_timeout`, `connect_timeout`, `load_interval` and `acl`, as on [`ZkBuilder`];
+    /// `sasl=digest-md5` logs in by SASL instead of the scheme `digest`; `password_file` holds the
+    /// password; `tls_ca`, `tls_cert` and `tls_key` are files in PEM. Files are read here and now, and
+    /// again before each connection, see [`Credential`](crate::Credential).
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at fault.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self> {
+        builder(url)?.build()
+    }
+}
 
 /// Reads `zk://user:password@host1:2181,host2/root?session_timeout=10s`.
-pub(crate) fn builder(url: &RegistryUrl) -> Result<ZkBuilder> {
+fn builder(url: &RegistryUrl) -> Result<ZkBuilder> {
     if url.scheme() != "zk" {
         return Err(Error::new(ErrorKind::InvalidConfig, "not a zk:// URL")
             .with_context("scheme", url.scheme()));
@@ -99,7 +114,6 @@ fn not_compiled(feature: &str, of_facade: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ZkRegistry;
 
     fn built(url: &str) -> Result<ZkRegistry> {
         builder(&url.parse()?)?.build()

@@ -10,11 +10,11 @@ use plimsoll_discovery_api::{Incarnation, Result, ServiceName};
 use zookeeper_client::{AddWatchMode, EventType, PersistentWatcher, WatchedEvent};
 
 use super::{Event, node_event};
+use crate::connection::Connection;
 use crate::error::failed_at;
 use crate::fetch::{Node, found, read_all};
-use crate::paths::{Branches, Tree, key_below};
-use crate::read::{below, current_epoch, members, view};
-use crate::session::Connection;
+use crate::keys::{Branches, Tree, key_below};
+use crate::list::{below, current_epoch, members, view};
 
 pub(super) struct BranchWatches {
     connection: Connection,

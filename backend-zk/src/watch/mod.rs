@@ -11,8 +11,8 @@ use zookeeper_client::{EventType, WatchedEvent};
 
 use self::branches::BranchWatches;
 use self::follower::Follower;
-use crate::paths::Tree;
-use crate::session::Connection;
+use crate::connection::Connection;
+use crate::keys::Tree;
 
 /// So many changes may wait for the reader before those that follow are gathered instead.
 const BACKLOG: usize = 256;

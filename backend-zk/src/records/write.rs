@@ -10,19 +10,19 @@ use plimsoll_discovery_api::Result;
 use tokio::time::Instant;
 use zookeeper_client::Error as Native;
 
-use crate::claim::{Versions, ZkClaim};
+use super::claim::{Versions, ZkClaim};
+use super::{Records, SETTLE_ATTEMPTS, native};
 use crate::codec;
-use crate::driver::{SETTLE_ATTEMPTS, ZkDriver, contended, native};
-use crate::error::{failed_at, gone};
-use crate::paths::Nodes;
-use crate::session::Connection;
+use crate::connection::Connection;
+use crate::error::{contended, failed_at, gone};
+use crate::keys::Nodes;
 
 /// Of two lives that publish more often than this, hardly ever will both have done so as often.
 const AMBIGUOUS: f64 = 16.0;
 
-impl ZkDriver {
+impl Records {
     /// Replaces the identity, on condition that it and the load are as they were last written.
-    pub(crate) async fn write_identity(&self, claim: &ZkClaim, record: &Record) -> Result<()> {
+    pub(crate) async fn update(&self, claim: &ZkClaim, record: &Record) -> Result<()> {
         let connection = self.connection_of(claim).await?;
         let bytes = codec::write(record)?;
         let Nodes { identity, load, .. } = &claim.nodes;
@@ -52,7 +52,7 @@ impl ZkDriver {
     }
 
     /// Replaces the load, on condition that it and the identity are as they were last written.
-    pub(crate) async fn write_load(&self, claim: &ZkClaim, load: u64) -> Result<()> {
+    pub(crate) async fn publish(&self, claim: &ZkClaim, load: u64) -> Result<()> {
         let connection = self.connection_of(claim).await?;
         let client = &connection.client;
         let text = load.to_string();

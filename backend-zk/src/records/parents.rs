@@ -7,10 +7,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use zookeeper_client::{Client, CreateMode, CreateOptions, Error as Native};
 
-use crate::driver::{ZkDriver, contended};
-use crate::error::failed_at;
-use crate::paths::Nodes;
-use crate::session::Connection;
+use super::Records;
+use crate::connection::Connection;
+use crate::error::{contended, failed_at};
+use crate::keys::Nodes;
 
 /// So often a branch is made anew that others remove while it is made.
 const ATTEMPTS: usize = 32;
@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Parents(Mutex<HashMap<String, Instant>>);
 
-impl ZkDriver {
+impl Records {
     /// Creates the parents of `nodes`, which were missing at `missed`: those of all services for
     /// good, those of one to go when they are empty. A thousand registrations that miss them at once
     /// make them once.

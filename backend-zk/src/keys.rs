@@ -1,7 +1,7 @@
 //! Where things stand in the tree.
 
-use plimsoll_backend_kit::escape;
-use plimsoll_discovery_api::{Incarnation, InstanceId, ServiceName};
+use plimsoll_backend_kit::{check_root, escape, invalid_setting};
+use plimsoll_discovery_api::{Incarnation, InstanceId, Result, ServiceName};
 
 /// The three branches below one root: who is there, how loaded, and who has just left.
 #[derive(Clone, Debug)]
@@ -84,6 +84,18 @@ impl Branches {
 pub(crate) fn key_below<'p>(path: &'p str, parent: &str) -> Option<&'p str> {
     let key = path.strip_prefix(parent)?.strip_prefix('/')?;
     (!key.is_empty() && !key.contains('/')).then_some(key)
+}
+
+/// Reads a path without its outer slashes; returns it with a leading one, or empty.
+pub(crate) fn read_root(root: &str) -> Result<String> {
+    if root.is_empty() {
+        return Ok(String::new());
+    }
+    check_root(root)?;
+    if root == "zookeeper" || root.starts_with("zookeeper/") {
+        return Err(invalid_setting("root", root, "is reserved by ZooKeeper"));
+    }
+    Ok(format!("/{root}"))
 }
 
 #[cfg(test)]

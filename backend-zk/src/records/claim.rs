@@ -9,10 +9,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use zookeeper_client::{Client, Error as Native, MultiWriteResult, Stat};
 
+use super::{Pair, Records, SETTLE_ATTEMPTS, native, unexpected};
 use crate::codec;
-use crate::driver::{Pair, SETTLE_ATTEMPTS, ZkDriver, contended, native, unexpected};
-use crate::error::{failed_at, failed_for, is_local_session};
-use crate::paths::Nodes;
+use crate::error::{contended, failed_at, failed_for, is_local_session};
+use crate::keys::Nodes;
 use crate::row;
 
 /// Two nodes of one session.
@@ -36,7 +36,7 @@ pub(crate) struct Versions {
     pub(crate) load: Option<i32>,
 }
 
-impl ZkDriver {
+impl Records {
     /// Creates both nodes in one step; adopts what this very life and session has left, replaces
     /// what a former one has, and leaves what is another's.
     pub(crate) async fn obtain(&self, record: &Record, former: &[Incarnation]) -> Result<ZkClaim> {

@@ -1,5 +1,7 @@
 //! The one session of a registry handle, and the task that keeps it.
 
+mod background;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +9,12 @@ use std::time::Duration;
 use plimsoll_backend_kit::Task;
 use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use zookeeper_client::{Client, Error as Native, SessionInfo, SessionState};
 
-use crate::background::Background;
-use crate::builder::Config;
-use crate::connect::connect;
+use self::background::Background;
+use crate::config::Config;
+use crate::connection::{Connection, connect};
 
 /// The longest pause between two attempts to connect.
 const RECONNECT_CAP: Duration = Duration::from_secs(1);
@@ -32,28 +34,6 @@ pub(crate) struct Link {
     pub(crate) granted: Option<Duration>,
     /// Why there is no connection; before the first attempt has ended there is no telling.
     pub(crate) cause: Option<Error>,
-}
-
-/// A connection in use.
-#[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    pub(crate) client: Client,
-    pub(crate) session: i64,
-    /// How long a call is waited for.
-    limit: Duration,
-}
-
-impl Connection {
-    /// Awaits one of the answers that are under way. Each has the time of a call from the one
-    /// before it, so that to read many nodes may take longer, and a server that answers no more is
-    /// noticed nevertheless.
-    pub(crate) async fn answer<T>(
-        &self,
-        request: impl Future<Output = Result<T, Native>>,
-    ) -> Result<T, Native> {
-        let answered = timeout(self.limit, request).await;
-        answered.unwrap_or(Err(Native::Timeout))
-    }
 }
 
 /// Ends its task with it.

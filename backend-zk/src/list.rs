@@ -4,12 +4,12 @@ use plimsoll_backend_kit::{Interest, Listing, Rows, unescape};
 use plimsoll_discovery_api::{Result, Revision, ServiceName};
 use zookeeper_client::Stat;
 
-use crate::depart::read_list;
+use crate::connection::Connection;
 use crate::error::failed_at;
 use crate::fetch::{Node, Standing, are_parents, found, read_all};
-use crate::paths::{Branches, Tree};
+use crate::keys::{Branches, Tree};
+use crate::records::departures::read_list;
 use crate::row;
-use crate::session::Connection;
 
 /// What was read of a service besides its instances.
 struct Frame {

@@ -1,4 +1,4 @@
-//! Connecting.
+//! Connections, and how they are made.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,9 +8,31 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use tokio::time::{Instant, timeout, timeout_at};
 use zookeeper_client::{Client, Connector, Error as Native, SessionInfo};
 
-use crate::builder::Config;
+use crate::config::Config;
 use crate::error::failed;
 use crate::login::Login;
+
+/// A connection in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) session: i64,
+    /// How long a call is waited for.
+    pub(crate) limit: Duration,
+}
+
+impl Connection {
+    /// Awaits one of the answers that are under way. Each has the time of a call from the one
+    /// before it, so that to read many nodes may take longer, and a server that answers no more is
+    /// noticed nevertheless.
+    pub(crate) async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, Native>>,
+    ) -> Result<T, Native> {
+        let answered = timeout(self.limit, request).await;
+        answered.unwrap_or(Err(Native::Timeout))
+    }
+}
 
 /// Connects to one of the hosts, each of which is given the time that is set for one: to the session
 /// `former`, or for a new one.
