@@ -9,9 +9,9 @@ use plimsoll_backend_kit::{
 };
 use plimsoll_discovery_api::Result;
 
-use crate::ConsulRegistry;
 use crate::config::{Config, Consistency};
 use crate::driver::ConsulDriver;
+use crate::registry::ConsulRegistry;
 use crate::tls::Tls;
 
 /// Long enough for a pause of either side, short enough that clients do not call the dead for long.
@@ -64,6 +64,18 @@ impl fmt::Debug for ConsulBuilder {
             .field("root", &self.root)
             .field("ttl", &self.ttl)
             .finish_non_exhaustive()
+    }
+}
+
+impl ConsulRegistry {
+    /// Settings for a handle on the agent at `address`, `host` or `host:port`; the port is 8500
+    /// unless given.
+    ///
+    /// The agent is the one on the same machine, or another that is always the same: services are
+    /// an agent's own, and behind an address that leads now to this one and now to that, none of
+    /// them would be found again.
+    pub fn builder(address: impl Into<String>) -> ConsulBuilder {
+        ConsulBuilder::new(address)
     }
 }
 

@@ -8,8 +8,8 @@ use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status, Weight,
 };
 
-use crate::paths::{Names, check_id, service_name};
-use crate::wire::{HealthEntry, Registration, TtlCheck, Weights};
+use crate::http::wire::{HealthEntry, Registration, TtlCheck, Weights};
+use crate::keys::{Names, check_id, service_name};
 
 /// Raised only with additions that old readers may ignore.
 const SCHEMA: &str = "1";

@@ -4,10 +4,10 @@
 use plimsoll_discovery_api::ServiceName;
 use serde::de::IgnoredAny;
 
-use crate::each::{Each, Keys, each};
-use crate::fence::Value;
+use crate::http::each::{Each, Keys, each};
+use crate::http::wire::{HealthEntry, Pair};
+use crate::owner_lock::Value;
 use crate::resolve::resolve;
-use crate::wire::{HealthEntry, Pair};
 
 const BEFORE: &str = r#"{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"before","Service":"orders","Port":1},"Checks":[]}"#;
 const AFTER: &str = r#"{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"after","Service":"orders","Port":1},"Checks":[]}"#;

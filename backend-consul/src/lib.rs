@@ -1,34 +1,29 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod agent;
 mod builder;
 mod codec;
 mod config;
-mod doubt;
 mod driver;
-mod each;
 mod error;
-mod fence;
 #[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
-mod heart;
 mod history;
 mod http;
+mod keeper;
+mod keys;
 mod life;
-mod pace;
-mod paths;
-mod reach;
-mod read;
+mod list;
+mod owner_lock;
+mod records;
 mod registry;
 mod resolve;
 mod session;
 mod tls;
-mod updates;
+mod uncertain;
 mod url;
-mod waits;
-mod wire;
+mod watch;
 
 pub use builder::ConsulBuilder;
 pub use config::Consistency;

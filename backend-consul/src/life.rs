@@ -1,4 +1,4 @@
-//! One life of a registration, as the heart keeps it.
+//! One life of a registration, as the keeper keeps it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,9 +8,9 @@ use plimsoll_discovery_api::{Error, ErrorKind, Incarnation};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::fence::Held;
-use crate::paths::Names;
-use crate::wire::Registration;
+use crate::http::wire::Registration;
+use crate::keys::Names;
+use crate::owner_lock::Held;
 
 /// A registration that stands: the driver's claim.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Life {
     }
 
     /// The last pass, by its start, and why there was none since.
-    pub(crate) fn pulse(&self) -> (Instant, Option<Error>) {
+    pub(crate) fn last_pass(&self) -> (Instant, Option<Error>) {
         let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
         (pulse.passed, pulse.failure.clone())
     }
@@ -79,7 +79,7 @@ impl Life {
     /// Whether the check wants a pass between two rhythmic beats: the last one is older than
     /// `fresh`, or has failed in a way that another attempt may cure.
     pub(crate) fn wants_a_pass(&self, fresh: Duration) -> bool {
-        let (passed, failure) = self.pulse();
+        let (passed, failure) = self.last_pass();
         failure.map_or_else(
             || passed.elapsed() >= fresh,
             |failure| failure.is_retryable(),

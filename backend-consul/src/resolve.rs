@@ -6,9 +6,9 @@ use plimsoll_backend_kit::{Entry, Skipped};
 use plimsoll_discovery_api::{Incarnation, InstanceId, ServiceName, Status};
 
 use crate::codec;
-use crate::each::Each;
-use crate::paths::service_name;
-use crate::wire::HealthEntry;
+use crate::http::each::Each;
+use crate::http::wire::HealthEntry;
+use crate::keys::service_name;
 
 /// A usable instance.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ pub(crate) fn condition(found: &HealthEntry) -> Condition<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::each::each;
+    use crate::http::each::each;
 
     /// Each check of one entry, and what the entry comes to: its status, `gone` where it is absent.
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::codec::span;
 use crate::config::Config;
-use crate::wire::NewSession;
+use crate::http::wire::NewSession;
 
 /// Where the session stands.
 #[derive(Clone, Debug, Default)]

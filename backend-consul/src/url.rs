@@ -5,12 +5,31 @@ use std::time::Duration;
 use plimsoll_backend_kit::{Credential, Options, RegistryUrl};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 
-use crate::{Consistency, ConsulBuilder};
+use crate::builder::ConsulBuilder;
+use crate::config::Consistency;
+use crate::registry::ConsulRegistry;
 
 type SetSpan = fn(ConsulBuilder, Duration) -> ConsulBuilder;
 
+impl ConsulRegistry {
+    /// The registry of a URL such as `consul://127.0.0.1:8500/root?ttl=15s`. Its user is left empty;
+    /// its password, if it has one, is the token.
+    ///
+    /// Options, as on [`ConsulBuilder`]: `ttl`, `session_ttl`, `deregister_after`,
+    /// `request_timeout`, `wait`, `load_interval`, `load_poll`, `consistency` (`default`,
+    /// `consistent` or `stale`), `dc`, `ns`, `name`, `node_health` (`true` or `false`), `tls` (the same),
+    /// and with TLS the paths of PEM files `tls_ca`, `tls_cert` and `tls_key`.
+    ///
+    /// # Errors
+    /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at fault;
+    /// [`Unsupported`](plimsoll_discovery_api::ErrorKind::Unsupported) for TLS without the feature.
+    pub fn from_url(url: &RegistryUrl) -> Result<Self> {
+        read(url)?.build()
+    }
+}
+
 /// Reads `consul://:token@host:8500/root?ttl=15s`.
-pub(crate) fn read(url: &RegistryUrl) -> Result<ConsulBuilder> {
+fn read(url: &RegistryUrl) -> Result<ConsulBuilder> {
     if url.scheme() != "consul" {
         return Err(invalid("not a consul:// URL").with_context("scheme", url.scheme()));
     }
@@ -129,7 +148,6 @@ fn invalid(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ConsulRegistry;
 
     fn built(url: &str) -> Result<ConsulRegistry> {
         ConsulRegistry::from_url(&url.parse()?)

@@ -1,5 +1,11 @@
 //! Requests and answers, as one agent speaks them.
 
+pub(crate) mod agent;
+pub(crate) mod each;
+mod reach;
+pub(crate) mod waits;
+pub(crate) mod wire;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +18,9 @@ use reqwest::{Client, Method, Url};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::each::{Each, each};
 use crate::error::Failure;
-use crate::reach::Reach;
+use crate::http::each::{Each, each};
+use crate::http::reach::Reach;
 
 /// The agent puts a sixteenth of the wait on top, lest all queries of a fleet end at once.
 const WAIT_JITTER: u32 = 16;

@@ -3,13 +3,13 @@
 use plimsoll_backend_kit::{Listing, unescape};
 use plimsoll_discovery_api::{InstanceId, Result, Revision, ServiceName};
 
-use crate::agent::{Agent, Reading};
-use crate::fence::Value;
 use crate::history::Histories;
-use crate::paths::{branch, service_name};
+use crate::http::agent::{Agent, Reading};
+use crate::http::waits::Waits;
+use crate::http::wire::Pair;
+use crate::keys::{branch, service_name};
+use crate::owner_lock::Value;
 use crate::resolve::{Resolved, resolve};
-use crate::waits::Waits;
-use crate::wire::Pair;
 
 /// What reading takes.
 #[derive(Debug)]

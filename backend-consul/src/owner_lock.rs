@@ -8,9 +8,9 @@
 use plimsoll_backend_kit::Release;
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
 
-use crate::agent::Agent;
 use crate::error::Failure;
-use crate::wire::{Operation, Pair};
+use crate::http::agent::Agent;
+use crate::http::wire::{Operation, Pair};
 
 /// So often a write that lost a race with another writer is settled anew within one call.
 const SETTLE_ATTEMPTS: u32 = 5;

@@ -11,9 +11,9 @@ use std::time::Duration;
 use plimsoll_discovery_api::ServiceName;
 use tokio::time::Instant;
 
-use crate::agent::{Agent, Health, Reading};
 use crate::error::Failure;
-use crate::paths::service_name;
+use crate::http::agent::{Agent, Health, Reading};
+use crate::keys::service_name;
 
 /// What ends sooner has not been waited for.
 const LEAST: Duration = Duration::from_secs(1);

@@ -3,10 +3,10 @@
 //! All checks are passed together, so that those of a process that dies lapse together too, and
 //! clients see its end as one loss and not as many. Only what has failed is passed in between.
 
-mod beat;
-mod ghost;
+mod heartbeat;
 mod pass;
-mod trouble;
+mod reap;
+mod retry;
 mod write;
 
 use std::fmt;
@@ -18,14 +18,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use self::ghost::Ghost;
-use crate::agent::Agent;
+use self::reap::Tombstone;
 use crate::config::Config;
-use crate::doubt::Doubts;
+use crate::http::agent::Agent;
+use crate::http::wire::Registration;
+use crate::keys::Names;
 use crate::life::Life;
-use crate::paths::Names;
 use crate::session::{Link, Session};
-use crate::wire::Registration;
+use crate::uncertain::UncertainCalls;
 
 /// For so long after a call was given up, what it would have done is looked for. Longer than any
 /// pause of an agent that its servers would not notice.
@@ -34,7 +34,7 @@ const DOUBT: Duration = Duration::from_secs(60);
 const ALIGN: Duration = Duration::from_millis(100);
 
 /// The handle's end. Dropping it ends the task, which closes the session.
-pub(crate) struct Heart {
+pub(crate) struct Keeper {
     shared: Arc<Shared>,
     running: Mutex<Option<Running>>,
 }
@@ -54,10 +54,10 @@ struct Shared {
     wanted: watch::Sender<Wanted>,
     /// When the beat began that ended last.
     beaten: watch::Sender<Option<Instant>>,
-    /// The first ghost has come.
-    haunted: Notify,
+    /// The first tombstone has come.
+    enqueued: Notify,
     kept: Mutex<Kept>,
-    doubts: Doubts,
+    uncertain: UncertainCalls,
 }
 
 /// What the task is asked for, beyond its own rhythm.
@@ -74,18 +74,18 @@ struct Wanted {
 #[derive(Debug, Default)]
 struct Kept {
     lives: Vec<Weak<Life>>,
-    ghosts: Vec<Ghost>,
+    tombstones: Vec<Tombstone>,
 }
 
-impl fmt::Debug for Heart {
+impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heart")
+        f.debug_struct("Keeper")
             .field("link", &*self.shared.link.borrow())
             .finish_non_exhaustive()
     }
 }
 
-impl Heart {
+impl Keeper {
     pub(crate) fn new(agent: Agent, config: Arc<Config>) -> Self {
         let shared = Shared {
             agent,
@@ -93,9 +93,9 @@ impl Heart {
             link: watch::Sender::new(Link::default()),
             wanted: watch::Sender::new(Wanted::default()),
             beaten: watch::Sender::new(None),
-            haunted: Notify::new(),
+            enqueued: Notify::new(),
             kept: Mutex::default(),
-            doubts: Doubts::default(),
+            uncertain: UncertainCalls::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -172,12 +172,12 @@ impl Heart {
                 kept.end("it is being removed", None);
             }
         }
-        self.doubts().concern(life)
+        self.uncertain().concern(life)
     }
 
     /// What was begun and may yet be carried out.
-    pub(crate) fn doubts(&self) -> &Doubts {
-        &self.shared.doubts
+    pub(crate) fn uncertain(&self) -> &UncertainCalls {
+        &self.shared.uncertain
     }
 
     /// Tells the agent of `life` again; see [`Shared::write`].
@@ -186,9 +186,9 @@ impl Heart {
     }
 
     /// Sees to it that nothing comes of calls for `life` that were given up.
-    pub(crate) fn lay(&self, names: Names, life: Incarnation) {
-        self.doubts().hand_over(life);
-        self.shared.haunt(Ghost {
+    pub(crate) fn reap(&self, names: Names, life: Incarnation) {
+        self.uncertain().hand_over(life);
+        self.shared.enqueue(Tombstone {
             names,
             life,
             until: Instant::now() + DOUBT,
@@ -219,7 +219,7 @@ impl Heart {
             if let Some(cause) = life.ended() {
                 return Err(cause);
             }
-            let (passed, failure) = life.pulse();
+            let (passed, failure) = life.last_pass();
             if passed + lately > asked && self.is_certain_of(&life.session) {
                 return Ok(());
             }
@@ -251,7 +251,7 @@ impl Heart {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().is_none_or(|r| r.task.is_finished()) {
             let (alive, end) = watch::channel(());
-            let task = tokio::spawn(beat::run(Arc::clone(&self.shared), end));
+            let task = tokio::spawn(heartbeat::run(Arc::clone(&self.shared), end));
             *running = Some(Running {
                 _alive: alive,
                 task: task.abort_handle(),

@@ -7,15 +7,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::pass::pass_all;
-use super::trouble::{LAST_RETRY, Trouble};
-use super::{Shared, ghost};
+use super::retry::{LAST_RETRY, RetryPacer};
+use super::{Shared, reap};
 use crate::session::{Session, wanted};
 
 /// Runs until nobody holds the other end of `end`; then closes the session.
 pub(super) async fn run(shared: Arc<Shared>, end: watch::Receiver<()>) {
     tokio::select! {
         () = beat_on(&shared, end) => {}
-        never = ghost::lay_all(&shared) => match never {},
+        never = reap::reap_all(&shared) => match never {},
     }
     let session = shared.link.borrow().session.clone();
     if let Some(session) = session {
@@ -28,7 +28,7 @@ async fn beat_on(shared: &Arc<Shared>, mut end: watch::Receiver<()>) {
     let mut rng = Rng::from_entropy();
     let rhythm = shared.config.beat();
     // An agent may well take what its servers do not answer.
-    let (mut opening, mut beating) = (Trouble::new(LAST_RETRY), Trouble::new(rhythm));
+    let (mut opening, mut beating) = (RetryPacer::new(LAST_RETRY), RetryPacer::new(rhythm));
     let mut next = Instant::now() + rhythm;
     loop {
         let wanted = *asked.borrow_and_update();
@@ -144,7 +144,7 @@ async fn beat(shared: &Arc<Shared>, reach: Reach) -> Result<()> {
         let fresh = shared.config.fresh_pass();
         lives.retain(|life| {
             let wants = life.wants_a_pass(fresh);
-            if !wants && let (_, Some(failure)) = life.pulse() {
+            if !wants && let (_, Some(failure)) = life.last_pass() {
                 refused = Err(failure);
             }
             wants
@@ -159,7 +159,7 @@ async fn beat(shared: &Arc<Shared>, reach: Reach) -> Result<()> {
         let renewed = renew(shared, session).await;
         if renewed.is_err() {
             let ttl = shared.config.ttl;
-            lives.retain(|life| life.pulse().0.elapsed() < ttl);
+            lives.retain(|life| life.last_pass().0.elapsed() < ttl);
         }
         (renewed, pass_all(shared, lives).await)
     };

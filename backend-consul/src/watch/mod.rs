@@ -1,5 +1,7 @@
 //! Following the changes of one service.
 
+mod pace;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -13,11 +15,11 @@ use plimsoll_discovery_api::{Error, ErrorKind, InstanceId, Result, Revision, Ser
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::agent::{Health, Reading};
 use crate::error::Failure;
-use crate::pace::{Pace, Share};
-use crate::read::{Loads, Reader, Stored, View};
+use crate::http::agent::{Health, Reading};
+use crate::list::{Loads, Reader, Stored, View};
 use crate::resolve::{Present, Resolved, resolve};
+use crate::watch::pace::{Pace, Share};
 
 /// So many changes may wait for the reader before the next query waits for it.
 const BACKLOG: usize = 256;

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::{DOUBT, Shared};
 use crate::error::Failure;
+use crate::http::wire::Registration;
 use crate::life::Life;
-use crate::wire::Registration;
 
 impl Shared {
     /// Tells the agent of `life` again, its check with it: as it was written last, or `new`. Does
-    /// nothing for a life that has ended, and whoever ends one learns from the doubts what may
+    /// nothing for a life that has ended, and whoever ends one learns from the uncertain what may
     /// still be on its way.
     pub(super) async fn write(
         &self,
@@ -19,7 +19,7 @@ impl Shared {
         new: Option<Arc<Registration>>,
     ) -> Result<(), Failure> {
         let _turn = life.writing.lock().await;
-        let doubt = self.doubts.begin(life.incarnation);
+        let doubt = self.uncertain.begin(life.incarnation);
         if life.ended().is_some() {
             doubt.settle();
             return Ok(());

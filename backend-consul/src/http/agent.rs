@@ -6,14 +6,14 @@ use plimsoll_backend_kit::Admission;
 use plimsoll_discovery_api::Result;
 
 use crate::config::{Config, Consistency};
-use crate::each::{Each, Keys};
 use crate::error::Failure;
-use crate::http::{Http, Reply, Request, json};
-use crate::paths::{check_id, key_path, path};
-use crate::wire::{
+use crate::http::each::{Each, Keys};
+use crate::http::wire::{
     AgentService, CheckRead, CreatedSession, HealthEntry, NewSession, Operation, Pair,
     Registration, RenewedSession, TxnReply,
 };
+use crate::http::{Http, Reply, Request, json};
+use crate::keys::{check_id, key_path, path};
 
 /// What came of a beat.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use plimsoll_discovery_api::Incarnation;
 /// The lives for which a call is under way, or was given up and may yet be carried out: whoever
 /// removes one of them must look again.
 #[derive(Debug, Default)]
-pub(crate) struct Doubts(Mutex<HashMap<Incarnation, Calls>>);
+pub(crate) struct UncertainCalls(Mutex<HashMap<Incarnation, Calls>>);
 
 #[derive(Debug, Default)]
 struct Calls {
@@ -19,17 +19,17 @@ struct Calls {
 /// A call under way. Dropped unsettled, it was given up.
 #[derive(Debug)]
 pub(crate) struct Doubt<'a> {
-    doubts: &'a Doubts,
+    uncertain: &'a UncertainCalls,
     life: Incarnation,
     settled: bool,
 }
 
-impl Doubts {
+impl UncertainCalls {
     /// A call for `life` begins.
     pub(crate) fn begin(&self, life: Incarnation) -> Doubt<'_> {
         self.calls().entry(life).or_default().under_way += 1;
         Doubt {
-            doubts: self,
+            uncertain: self,
             life,
             settled: false,
         }
@@ -69,7 +69,7 @@ impl Doubt<'_> {
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        self.doubts.change(self.life, |calls| {
+        self.uncertain.change(self.life, |calls| {
             calls.under_way -= 1;
             calls.given_up |= !self.settled;
         });
@@ -82,26 +82,26 @@ mod tests {
 
     #[test]
     fn an_answer_settles_its_own_call_and_no_other() {
-        let (doubts, life) = (Doubts::default(), Incarnation::random());
-        doubts.begin(life).settle();
-        assert!(!doubts.concern(life));
-        drop(doubts.begin(life));
-        doubts.begin(life).settle();
-        assert!(doubts.concern(life), "the first was never answered");
-        assert!(!doubts.concern(Incarnation::random()));
-        doubts.hand_over(life);
-        assert!(!doubts.concern(life));
+        let (uncertain, life) = (UncertainCalls::default(), Incarnation::random());
+        uncertain.begin(life).settle();
+        assert!(!uncertain.concern(life));
+        drop(uncertain.begin(life));
+        uncertain.begin(life).settle();
+        assert!(uncertain.concern(life), "the first was never answered");
+        assert!(!uncertain.concern(Incarnation::random()));
+        uncertain.hand_over(life);
+        assert!(!uncertain.concern(life));
     }
 
     #[test]
     fn of_two_at_one_time_one_that_is_given_up_stays_in_doubt() {
-        let (doubts, life) = (Doubts::default(), Incarnation::random());
-        let (load, attributes) = (doubts.begin(life), doubts.begin(life));
+        let (uncertain, life) = (UncertainCalls::default(), Incarnation::random());
+        let (load, attributes) = (uncertain.begin(life), uncertain.begin(life));
         attributes.settle();
-        assert!(doubts.concern(life), "the other is under way");
-        doubts.hand_over(life);
-        assert!(doubts.concern(life), "it still is");
+        assert!(uncertain.concern(life), "the other is under way");
+        uncertain.hand_over(life);
+        assert!(uncertain.concern(life), "it still is");
         drop(load);
-        assert!(doubts.concern(life));
+        assert!(uncertain.concern(life));
     }
 }

@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::beat::worse;
-use crate::agent::Beat;
+use super::heartbeat::worse;
 use crate::error::Failure;
+use crate::http::agent::Beat;
 use crate::life::Life;
 
 /// A pass is a few requests at most, of which each has its own time.

@@ -18,13 +18,13 @@ const PERMANENT_RETRY: Duration = Duration::from_secs(1);
 /// what it needs at a pace of its own; all of them together are no more often in the agent's ear than
 /// one would be.
 #[derive(Debug)]
-pub(super) struct Trouble {
+pub(super) struct RetryPacer {
     backoff: Backoff,
     failed: u32,
     pub(super) until: Option<Instant>,
 }
 
-impl Trouble {
+impl RetryPacer {
     /// No pause is longer than `most`, be it for what others need who are not in trouble.
     pub(super) fn new(most: Duration) -> Self {
         let mut backoff = Backoff::default();
@@ -61,7 +61,7 @@ mod tests {
 
     /// The pauses after so many failures of one kind in a row.
     fn pauses(most: Duration, kind: ErrorKind) -> Vec<Duration> {
-        let (mut trouble, mut rng) = (Trouble::new(most), Rng::from_seed(5));
+        let (mut trouble, mut rng) = (RetryPacer::new(most), Rng::from_seed(5));
         let mut pause = || {
             let before = Instant::now();
             trouble.was(Err(Error::new(kind, "x")), &mut rng);
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_succeeds_is_followed_by_no_pause() {
-        let (mut trouble, mut rng) = (Trouble::new(LAST_RETRY), Rng::from_seed(5));
+        let (mut trouble, mut rng) = (RetryPacer::new(LAST_RETRY), Rng::from_seed(5));
         for _ in 0..20 {
             trouble.was(Err(Error::new(ErrorKind::Unavailable, "x")), &mut rng);
         }
