@@ -9,6 +9,8 @@ mod call;
 mod connect;
 #[path = "client/failure_accrual.rs"]
 mod failure_accrual;
+#[path = "client/first_answer.rs"]
+mod first_answer;
 #[path = "client/hot_path.rs"]
 mod hot_path;
 #[path = "client/lifetime.rs"]

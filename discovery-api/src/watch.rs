@@ -86,20 +86,23 @@ impl Watch {
     }
 
     /// Waits until an attempt to reach the registry has failed that this reader has not seen, and
-    /// returns its error.
+    /// returns its error. A backend that tells of no errors lets it wait.
     ///
     /// Returns `None` once the backend has stopped for good.
     ///
     /// # Cancel safety
     /// Nothing is lost if the future is dropped.
     pub async fn next_error(&mut self) -> Option<Error> {
-        loop {
-            self.errors.changed().await.ok()?;
+        while self.errors.changed().await.is_ok() {
             let error = self.errors.borrow_and_update().clone();
             if error.is_some() {
                 return error;
             }
         }
+        // Nobody will tell of an error any more, but states may be told of yet; those end with an error.
+        let mut states = self.states.clone();
+        drop(states.wait_for(|_| false).await);
+        None
     }
 
     /// Waits until the latest state satisfies `wanted`, and returns it.
@@ -123,5 +126,51 @@ impl fmt::Debug for Watch {
             .field("latest", &self.latest())
             .field("last_error", &self.last_error())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{ErrorKind, Revision};
+
+    type States = watch::Sender<Option<Arc<Snapshot>>>;
+
+    fn bare() -> (States, Watch) {
+        let (states, followed) = watch::channel(None);
+        (states, Watch::new(followed, Arc::new(())))
+    }
+
+    fn publish(states: &States) {
+        let service = "s".parse().unwrap();
+        let snapshot = Snapshot::new(service, [], Revision::default());
+        states.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_tells_of_no_errors_ends_with_its_states() {
+        let (states, mut watch) = bare();
+        let waits = std::time::Duration::from_secs(60);
+        for _ in 0..2 {
+            assert!(timeout(waits, watch.next_error()).await.is_err());
+            publish(&states);
+        }
+        assert!(watch.next().await.is_some(), "waiting took no state");
+        drop(states);
+        assert!(watch.next_error().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_is_told_after_its_sender_is_gone() {
+        let (states, watch) = bare();
+        let (errors, told) = watch::channel(None);
+        let mut watch = watch.with_errors(told);
+        errors.send_replace(Some(Error::new(ErrorKind::Unavailable, "x")));
+        drop((errors, states));
+        let error = watch.next_error().await;
+        assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::Unavailable));
+        assert!(watch.next_error().await.is_none());
     }
 }

@@ -74,14 +74,11 @@ impl Updater {
     /// Never returns.
     pub(super) async fn run(mut self) {
         let mut followed = true;
-        let (mut errors, mut told) = (self.watch.clone(), true);
+        let mut errors = self.watch.clone();
         loop {
             tokio::select! {
-                error = errors.next_error(), if told => {
-                    match error {
-                        Some(error) => self.await_answer(error),
-                        None => told = false,
-                    }
+                Some(error) = errors.next_error(), if followed => {
+                    self.await_answer(error);
                     continue;
                 }
                 state = self.watch.next(), if followed => match state {
