@@ -10,6 +10,7 @@ use plimsoll_discovery_api::{
 };
 use tokio::time::Instant;
 
+use crate::admission::bounded;
 use crate::follow::Supervisors;
 use crate::handle_guard::HandleGuard;
 use crate::log::FailureLog;
@@ -74,6 +75,13 @@ impl<D: Driver> Backend<D> {
         Rng::from_seed(rng.next_u64())
     }
 
+    /// Makes `call` when it is its turn, which is waited for as long again as for its answer: whoever
+    /// asks once is told that it takes too long.
+    async fn read<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let limit = self.driver.timings().list_timeout;
+        bounded(limit * 2, self.admission.call(Class::Other, limit, call)).await
+    }
+
     fn named(&self, operation: &'static str, error: Error) -> Error {
         named(&*self.driver, operation, error)
     }
@@ -114,9 +122,7 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn list(&self, service: &ServiceName) -> Result<Snapshot> {
         self.unfinished.take_up();
-        let call = self.driver.list(service);
-        let limit = self.driver.timings().list_timeout;
-        let listing = self.admission.call(Class::Other, limit, call).await;
+        let listing = self.read(self.driver.list(service)).await;
         let of = |e: Error| {
             self.named("list", e)
                 .with_context("service", service.as_str())
@@ -126,9 +132,7 @@ impl<D: Driver> Registry for Backend<D> {
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
         self.unfinished.take_up();
-        let call = self.driver.services();
-        let limit = self.driver.timings().list_timeout;
-        let services = self.admission.call(Class::Other, limit, call).await;
+        let services = self.read(self.driver.services()).await;
         let mut services = services.map_err(|e| self.named("services", e))?;
         services.sort_unstable();
         services.dedup();

@@ -1,5 +1,6 @@
 //! What is said on the log: each change of state once, and failures in sum.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
@@ -60,14 +61,15 @@ impl FailureLog {
         Some(std::mem::take(&mut tally.untold))
     }
 
-    /// A line has just told of `cause`.
+    /// A line has just told of one failure of `cause`; those that were counted before are yet to be.
     fn told(&self, cause: Cause) {
         let now = Instant::now();
         let mut tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = tallies.get(&cause).map_or(0, |tally| tally.untold);
         let tally = Tally {
             told: now,
             latest: now,
-            untold: 0,
+            untold,
         };
         tallies.insert(cause, tally);
     }
@@ -95,7 +97,11 @@ impl From<&RegistrationState> for Standing {
             RegistrationState::Suspect { .. } => 1,
             _ => 2,
         };
-        let name = state.as_str();
+        // The one is waited for, the other needs somebody to look at it.
+        let name = match state {
+            RegistrationState::Conflict { lasting: true, .. } => "conflict that lasts",
+            state => state.as_str(),
+        };
         Self { name, badness }
     }
 }
@@ -224,6 +230,22 @@ impl StateLog {
     }
 }
 
+/// `text` without what would end a line, or act on a terminal: strangers may have written it.
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line.into()
+}
+
 /// An error on one line, with what caused it.
 struct Chain<'a>(&'a Error);
 
@@ -232,7 +254,7 @@ impl fmt::Display for Chain<'_> {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();
         while let Some(cause) = source {
-            write!(f, ": {cause}")?;
+            write!(f, ": {}", one_line(&cause.to_string()))?;
             source = cause.source();
         }
         Ok(())
@@ -245,10 +267,10 @@ mod tests {
 
     #[test]
     fn a_chain_is_one_line_with_every_cause() {
-        let inner = std::io::Error::other("os says no");
+        let inner = std::io::Error::other("os\nsays no");
         let error = Error::new(ErrorKind::Unavailable, "not connected").with_source(inner);
         let text = Chain(&error).to_string();
-        assert_eq!(text, "unavailable: not connected: os says no");
+        assert_eq!(text, "unavailable: not connected: os\\nsays no");
     }
 
     #[tokio::test(start_paused = true)]
@@ -266,5 +288,11 @@ mod tests {
         assert_eq!(told, [(0, 1), (60, 60), (120, 60), (180, 60)]);
         tokio::time::advance(2 * FAILURES_EVERY).await;
         assert_eq!(log.count(one), Some(1), "another time");
+        assert_eq!((log.count(one), log.count(one)), (None, None));
+        log.told(one);
+        tokio::time::advance(FAILURES_EVERY / 2).await;
+        assert_eq!(log.count(one), None);
+        tokio::time::advance(FAILURES_EVERY / 2).await;
+        assert_eq!(log.count(one), Some(4), "with those from before the line");
     }
 }

@@ -266,6 +266,7 @@ mod tests {
         };
         for (status, is_up) in [
             ("UP", true),
+            ("up", true),
             ("", true),
             ("OUT_OF_SERVICE", false),
             ("DOWN", false),

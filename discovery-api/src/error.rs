@@ -105,7 +105,7 @@ struct Inner {
 
 /// An error: its [kind](ErrorKind), what was being done, to what, and the cause beneath it.
 ///
-/// `Display` prints this layer alone; the cause is in [`source`](StdError::source). Cloning is
+/// `Display` prints this layer alone, on one line; the cause is in [`source`](StdError::source). Cloning is
 /// cheap, so that a state can carry the error that led to it. Context never holds a secret.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
@@ -203,9 +203,26 @@ fn shorten(value: &str) -> String {
     format!("{}… ({} bytes)", head.escape_debug(), value.len())
 }
 
+/// Writes on one line: what would end it, or act on a terminal, is escaped, as part of it may come
+/// from strangers.
+struct OneLine<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(char::is_control) {
+            let plain = part.trim_end_matches(char::is_control);
+            self.0.write_str(plain)?;
+            write!(self.0, "{}", part[plain.len()..].escape_default())?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
         let inner = &*self.0;
+        let mut f = OneLine(f);
         match (inner.backend, inner.operation) {
             (Some(backend), Some(operation)) => write!(f, "{backend} {operation}: ")?,
             (Some(one), None) | (None, Some(one)) => write!(f, "{one}: ")?,
@@ -247,6 +264,14 @@ impl StdError for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_holds() {
+        let error =
+            Error::new(ErrorKind::Corrupt, "odd\nvalue").with_context("key", "a\r\n\u{1b}[2Jü\"b");
+        let text = error.to_string();
+        assert_eq!(text, "corrupt: odd\\nvalue (key: a\\r\\n\\u{1b}[2Jü\"b)");
+    }
 
     #[test]
     fn display_prints_this_layer_and_leaves_the_cause_to_source() {

@@ -43,6 +43,8 @@ struct Base {
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
     answers: u32,
+    /// Those of them whose time says something of the registry.
+    judged: u32,
     took: Duration,
     delay: Duration,
     /// Whether the window kept anybody waiting: otherwise it need not grow.
@@ -95,20 +97,22 @@ impl Limit {
 
     /// A call that was sent at `sent` has been answered.
     pub(super) fn answered(&mut self, class: Class, sent: Instant, now: Instant) {
-        if class == Class::Other {
-            return;
-        }
-        self.begin_an_epoch_if_due(now);
         let took = now.duration_since(sent);
-        let base = &mut self.bases[class as usize];
-        base.learn(took);
+        let is_judged = class.is_judged();
+        if is_judged {
+            self.begin_an_epoch_if_due(now);
+            self.bases[class as usize].learn(took);
+        }
         if sent < self.changed {
             return;
         }
-        let least = base.get().unwrap_or(took);
         self.round.answers += 1;
-        self.round.took += took;
-        self.round.delay += took.saturating_sub(least);
+        if is_judged {
+            let least = self.bases[class as usize].get().unwrap_or(took);
+            self.round.judged += 1;
+            self.round.took += took;
+            self.round.delay += took.saturating_sub(least);
+        }
         if self.round.answers >= LEAST_ROUND && float(self.round.answers as usize) >= self.window {
             self.end_round(now);
         }
@@ -126,24 +130,27 @@ impl Limit {
 
     fn end_round(&mut self, now: Instant) {
         let Round {
-            answers,
+            judged,
             took,
             delay,
             is_full,
+            ..
         } = std::mem::take(&mut self.round);
         if let Some(window) = self.probing.take() {
             self.set(window, now);
             return;
         }
+        // Of a round in which nothing was judged it is known that answers come, and no more.
         let of_target =
-            |sum: Duration| sum.div_duration_f64(self.policy.target) / f64::from(answers);
+            |sum: Duration| sum.div_duration_f64(self.policy.target) / f64::from(judged.max(1));
         let ratio = of_target(delay);
         self.is_starting &= of_target(took) < START_UNTIL;
         if ratio > 1.0 {
             let part = (ratio - 1.0).min(0.5);
             self.set(self.window * (1.0 - part), now);
         } else if is_full {
-            let more = if self.is_starting { self.window } else { 1.0 };
+            let doubles = self.is_starting && judged > 0;
+            let more = if doubles { self.window } else { 1.0 };
             self.window = (self.window + more).min(float(self.policy.most));
         }
     }

@@ -42,14 +42,24 @@ pub enum Class {
     Liveness,
     /// Puts a record into the registry, or changes its attributes.
     Claim,
-    /// Lists, subscriptions, removals: what takes a time of its own, by which the registry is not
-    /// judged. Takes turns with claims, so that neither waits for thousands of the other.
+    /// Removes a record: whoever leaves is called until that is done, so it waits behind nothing but
+    /// what keeps others alive. Takes a time of its own, by which the registry is not judged.
+    Removal,
+    /// Lists and subscriptions: what takes a time of its own, too. Takes turns with claims, so that
+    /// neither waits for thousands of the other.
     Other,
     /// Publishes a load.
     Load,
 }
 
-const CLASSES: usize = 4;
+const CLASSES: usize = 5;
+
+impl Class {
+    /// Whether the time that an answer takes says how long the queue at the registry is.
+    const fn is_judged(self) -> bool {
+        !matches!(self, Self::Removal | Self::Other)
+    }
+}
 
 /// How many calls a handle may have under way.
 ///

@@ -31,10 +31,27 @@ impl Patience {
 
     /// What a call is given that usually has `usual`. The first time that an answer is late may have
     /// been nothing.
-    pub(super) fn of(&self, usual: Duration) -> Duration {
-        let doubled = usual.saturating_mul(1 << self.failed.saturating_sub(1).min(MOST));
-        let most = self.lease.unwrap_or(usual);
-        doubled.min(most.max(usual))
+    pub(super) fn of(&mut self, usual: Duration, now: Instant) -> Duration {
+        self.forget(now);
+        let most = self.lease.unwrap_or(usual).max(usual);
+        let given = |failed: u32| usual.saturating_mul(1 << failed.saturating_sub(1).min(MOST));
+        // What lengthens nothing any more need not be undone either.
+        while self.failed > 1 && given(self.failed - 1) >= most {
+            self.failed -= 1;
+        }
+        given(self.failed).min(most)
+    }
+
+    /// Whoever makes a claim now and then has few answers to go by: a lease without a late one counts
+    /// as an early one.
+    fn forget(&mut self, now: Instant) {
+        let Some(lease) = self.lease.filter(|lease| !lease.is_zero()) else {
+            return;
+        };
+        while self.failed > 0 && now.duration_since(self.changed) >= lease {
+            self.failed -= 1;
+            self.changed += lease;
+        }
     }
 
     pub(super) fn timed_out(&mut self, sent: Instant, now: Instant) {
@@ -64,9 +81,9 @@ mod tests {
         let mut patience = Patience::new(Some(second * 10), now);
         let mut limits = Vec::new();
         for _ in 0..6 {
-            limits.push(patience.of(usual).as_secs());
+            limits.push(patience.of(usual, now).as_secs());
             let sent = now;
-            now += patience.of(usual);
+            now += patience.of(usual, now);
             // All that was sent at that time is late as one.
             patience.timed_out(sent, now);
             patience.timed_out(sent, now);
@@ -77,7 +94,7 @@ mod tests {
             now += second;
             patience.answered_soon(sent, now);
         }
-        assert_eq!(patience.of(usual), usual);
+        assert_eq!(patience.of(usual, now), usual);
     }
 
     #[test]
@@ -90,7 +107,24 @@ mod tests {
                 now += usual;
                 patience.timed_out(sent, now);
             }
-            assert_eq!(patience.of(usual), usual, "{lease:?}");
+            assert_eq!(patience.of(usual, now), usual, "{lease:?}");
         }
+    }
+
+    #[test]
+    fn leases_without_a_late_answer_undo_what_many_late_ones_did() {
+        let (usual, lease) = (Duration::from_secs(2), Duration::from_secs(10));
+        let mut now = Instant::now();
+        let mut patience = Patience::new(Some(lease), now);
+        for _ in 0..40 {
+            let sent = now;
+            now += patience.of(usual, now);
+            patience.timed_out(sent, now);
+        }
+        let given = |patience: &mut Patience, now| patience.of(usual, now).as_secs();
+        let limits: Vec<_> = (0..5)
+            .map(|n| given(&mut patience, now + lease * n))
+            .collect();
+        assert_eq!(limits, [10, 8, 4, 2, 2]);
     }
 }

@@ -18,6 +18,9 @@ use super::{AdmissionPolicy, CLASSES, Class};
 /// claim, and an answer to one takes milliseconds where anything is answered.
 const RESERVED: usize = 8;
 
+/// See [`State::sweep_at`]. Twice as many as are left after it: so each is looked at twice at most.
+const SWEEP_AT: usize = 64;
+
 pub(super) struct Shared(Mutex<State>);
 
 struct State {
@@ -30,6 +33,8 @@ struct State {
     /// Calls that nobody waits for any more, and the server may still be busy with; the oldest first.
     abandoned: VecDeque<Abandoned>,
     waiting: [VecDeque<oneshot::Sender<Permit>>; CLASSES],
+    /// How many may wait in a queue before it is looked through for those that have left it.
+    sweep_at: [usize; CLASSES],
     /// Whether the last one of claims and others was a claim.
     was_claim: bool,
 }
@@ -60,7 +65,8 @@ impl Outcome {
     pub(super) fn of(error: ErrorKind, limit: Duration) -> Self {
         match error {
             ErrorKind::TimedOut => Self::TimedOut,
-            ErrorKind::Unavailable | ErrorKind::Closed => Self::Failed,
+            // That a lease has ended is most often known here, and nothing was sent.
+            ErrorKind::Unavailable | ErrorKind::Closed | ErrorKind::LeaseExpired => Self::Failed,
             ErrorKind::ResourceExhausted => Self::Refused,
             _ => Self::Answered(limit),
         }
@@ -77,6 +83,7 @@ impl Shared {
             alive: 0,
             abandoned: VecDeque::new(),
             waiting: Default::default(),
+            sweep_at: [SWEEP_AT; CLASSES],
             was_claim: false,
         }))
     }
@@ -87,7 +94,7 @@ impl Shared {
     }
 
     pub(super) fn patience(&self, usual: Duration) -> Duration {
-        self.lock().patience.of(usual)
+        self.lock().patience.of(usual, Instant::now())
     }
 
     pub(super) fn limit(&self) -> usize {
@@ -131,7 +138,7 @@ impl Shared {
             return Ok(Permit::new(Arc::clone(self), class));
         }
         let (sender, receiver) = oneshot::channel();
-        state.waiting[class as usize].push_back(sender);
+        state.wait(class, sender);
         drop(state);
         // There may be room for this one, if not for those that waited.
         self.admit();
@@ -155,6 +162,18 @@ pub(super) async fn enter(shared: &Arc<Shared>, class: Class) -> Permit {
 }
 
 impl State {
+    fn wait(&mut self, class: Class, sender: oneshot::Sender<Permit>) {
+        let (queue, sweep_at) = (
+            &mut self.waiting[class as usize],
+            &mut self.sweep_at[class as usize],
+        );
+        if queue.len() >= *sweep_at {
+            queue.retain(|sender| !sender.is_closed());
+            *sweep_at = SWEEP_AT.max(queue.len() * 2);
+        }
+        queue.push_back(sender);
+    }
+
     fn join(&mut self, class: Class) {
         self.under_way += 1;
         self.alive += usize::from(class == Class::Liveness);
@@ -187,7 +206,13 @@ impl State {
         } else {
             [Class::Claim, Class::Other]
         };
-        for class in [Class::Liveness, of_both[0], of_both[1], Class::Load] {
+        for class in [
+            Class::Liveness,
+            Class::Removal,
+            of_both[0],
+            of_both[1],
+            Class::Load,
+        ] {
             let index = class as usize;
             while self.waiting[index]
                 .front()
@@ -202,7 +227,7 @@ impl State {
                 return None;
             }
             self.join(class);
-            if class != Class::Liveness && class != Class::Load {
+            if matches!(class, Class::Claim | Class::Other) {
                 self.was_claim = class == Class::Claim;
             }
             return self.waiting[index]

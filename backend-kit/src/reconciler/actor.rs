@@ -252,7 +252,8 @@ struct Removing<D: Driver> {
 /// Whoever comes next goes on with it.
 impl<D: Driver> Drop for Removing<D> {
     fn drop(&mut self) {
-        if std::mem::replace(&mut self.ended, true) {
+        // A driver that panics would do so again and again.
+        if std::mem::replace(&mut self.ended, true) || std::thread::panicking() {
             return;
         }
         let Some(unfinished) = self.unfinished.upgrade() else {
@@ -284,7 +285,7 @@ impl<D: Driver> Removing<D> {
         let mut last = false;
         while !self.release.incarnations.is_empty() {
             let release = self.driver.release(&self.release, claim);
-            let removal = self.admission.call(Class::Other, limit, release);
+            let removal = self.admission.call(Class::Removal, limit, release);
             let Err(cause) = removal.await else {
                 break;
             };

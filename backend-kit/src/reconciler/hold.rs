@@ -358,6 +358,7 @@ impl<'a, D: Driver> Holding<'a, D> {
         } else if settled {
             let _gone = reply.send(Ok(()));
         } else {
+            self.waiters.retain(|waiter| !waiter.is_closed());
             self.waiters.push(reply);
         }
     }

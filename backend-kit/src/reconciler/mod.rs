@@ -23,7 +23,7 @@ mod parts;
 mod tests;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use plimsoll_discovery_api::{
@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::actor::Actor;
 use self::parts::{Desired, FlushReply, Parts, Removal, not_live};
+use crate::admission::bounded;
 use crate::handle_guard::HandleGuard;
 use crate::log::{FailureLog, StateLog};
 use crate::operation::named;
@@ -100,6 +101,7 @@ pub(crate) fn spawn<D: Driver>(
     tokio::spawn(actor.run());
     let publisher = Arc::new(Flusher {
         requests: flushes,
+        limit: timings.call_timeout * 2,
         states: states.clone(),
     });
     let control = Control {
@@ -199,6 +201,8 @@ impl<D: Driver> Drop for Control<D> {
 #[derive(Debug)]
 struct Flusher {
     requests: mpsc::Sender<FlushReply>,
+    /// For a turn and for an answer.
+    limit: Duration,
     states: watch::Receiver<RegistrationState>,
 }
 
@@ -206,12 +210,13 @@ struct Flusher {
 impl Flush for Flusher {
     async fn flush(&self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.requests.send(reply).await;
-        let result = match sent {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(self.gone())),
-            Err(_) => Err(self.gone()),
-        };
-        result.map_err(|e| e.with_operation("flush"))
+        let flushed = bounded(self.limit, async {
+            match self.requests.send(reply).await {
+                Ok(()) => answer.await.unwrap_or_else(|_| Err(self.gone())),
+                Err(_) => Err(self.gone()),
+            }
+        });
+        flushed.await.map_err(|e| e.with_operation("flush"))
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use plimsoll_discovery_api::{Error, Incarnation, Instance};
 
+use crate::log::one_line;
+
 /// One entry of the registry, understood.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -50,7 +52,8 @@ impl LeftOut {
     pub fn note(&mut self, key: &str) {
         self.count += 1;
         if self.keys.len() < Self::KEPT {
-            self.keys.push(key.chars().take(Self::KEPT_CHARS).collect());
+            let shown: String = key.chars().take(Self::KEPT_CHARS).collect();
+            self.keys.push(one_line(&shown).into_owned());
         }
     }
 

@@ -30,7 +30,7 @@ const WEIGHT: &str = "weight";
 const VERSION: &str = "version";
 /// Spring Cloud Consul reads it from the metadata, in whatever case.
 const SECURE: &str = "secure";
-/// Spring Cloud Zookeeper takes any but an empty one and `UP` for out of service (its reference,
+/// Spring Cloud Zookeeper takes any but an empty one and `UP`, in whatever case, for out of service (its reference,
 /// *Instance Status*).
 const STATUS: &str = "instance_status";
 const STATUS_UP: &str = "UP";
@@ -102,7 +102,11 @@ impl Foreign {
             WEIGHT => self.said_weight = self.said_weight.or_else(|| read_weight(value)),
             VERSION => self.version = self.version.take().or_else(|| read_version(value)),
             SECURE => self.secure |= value.trim().eq_ignore_ascii_case("true"),
-            STATUS => self.out_of_service |= !matches!(value.trim(), "" | STATUS_UP),
+            STATUS => {
+                let status = value.trim();
+                let is_up = status.is_empty() || status.eq_ignore_ascii_case(STATUS_UP);
+                self.out_of_service |= !is_up;
+            }
             _ => {
                 if let Some(place) = ZONE.iter().position(|spelling| *spelling == key) {
                     self.note_zone(place + 1, value);
@@ -269,6 +273,7 @@ mod tests {
             ("version", "newest"),
             ("secure", "perhaps"),
             ("instance_status", "UP"),
+            ("instance_status", "Up"),
             ("zone", ""),
         ] {
             let (instance, _) = said(&[(key, value)]);

@@ -162,12 +162,14 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     {
         bytes.pop();
     }
+    use std::io::{Error, ErrorKind};
     if bytes.is_empty() {
         // Whoever writes it anew has only begun.
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::UnexpectedEof,
-            "the file is empty",
-        ));
+        return Err(Error::new(ErrorKind::UnexpectedEof, "the file is empty"));
+    }
+    // Tokens, passwords and PEM are text.
+    if std::str::from_utf8(&bytes).is_err() {
+        return Err(Error::new(ErrorKind::InvalidData, "the file is not UTF-8"));
     }
     Ok(bytes)
 }
@@ -249,9 +251,10 @@ impl<T: Clone> Derived<T> {
 
     /// What is made of the credentials as they are now.
     pub fn get(&self) -> T {
-        let (values, versions) = current(&self.credentials);
-        // A panic while the lock was held cannot have left it half changed.
+        // A panic while the lock was held cannot have left it half changed. Held before the values are
+        // read, lest older ones be made something of after newer ones.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let (values, versions) = current(&self.credentials);
         if made.versions != versions {
             made.versions = versions;
             match (self.make)(&values) {

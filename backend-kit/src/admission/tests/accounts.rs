@@ -8,7 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::server::{LIMIT, Server, admission};
-use crate::admission::{Admission, AdmissionPolicy, Class, Turn};
+use crate::Timings;
+use crate::admission::{Admission, Class, Turn};
 
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -23,24 +24,36 @@ async fn room(admission: &Admission) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn whatever_becomes_of_a_call_its_place_is_free_again() {
-    let first = AdmissionPolicy::default().initial;
+    const FIRST: usize = 64;
     let ends = [
-        ("answered", None, first),
-        ("a conflict", Some(ErrorKind::Conflict), first),
-        ("not connected", Some(ErrorKind::Unavailable), first),
-        ("too much", Some(ErrorKind::ResourceExhausted), first / 2),
-        ("late", Some(ErrorKind::TimedOut), first / 2),
+        ("answered", None, FIRST),
+        ("a conflict", Some(ErrorKind::Conflict), FIRST),
+        ("not connected", Some(ErrorKind::Unavailable), FIRST),
+        ("its lease has ended", Some(ErrorKind::LeaseExpired), FIRST),
+        ("too much", Some(ErrorKind::ResourceExhausted), FIRST / 2),
+        ("late", Some(ErrorKind::TimedOut), FIRST / 2),
     ];
     for (name, end, expected) in ends {
-        let admission = admission();
-        for _ in 0..100 {
-            // All of one moment, for which the window is halved once.
-            let ended: Result<()> = end.map_or(Ok(()), |kind| Err(Error::new(kind, "x")));
-            let _ended = admission.call(Class::Claim, LIMIT, async { ended }).await;
+        let mut timings = Timings::default();
+        timings.admission.initial = FIRST;
+        let admission = Admission::new(&timings);
+        // Side by side, so that all are of one moment, for which the window is halved once.
+        let mut calls = JoinSet::new();
+        for _ in 0..FIRST {
+            let admission = admission.clone();
+            calls.spawn(async move {
+                let ended: Result<()> = end.map_or(Ok(()), |kind| Err(Error::new(kind, "x")));
+                let call = async {
+                    sleep(MILLI).await;
+                    ended
+                };
+                admission.call(Class::Claim, LIMIT, call).await
+            });
         }
-        let now = room(&admission).await;
-        assert!(now == expected || expected < first, "{name}: {now}");
-        assert_eq!(room(&admission).await, admission.limit(), "{name}");
+        while calls.join_next().await.is_some() {}
+        assert_eq!(admission.limit(), expected, "{name}");
+        sleep(LIMIT).await;
+        assert_eq!(room(&admission).await, expected, "{name}");
     }
 }
 
@@ -103,6 +116,23 @@ async fn whoever_leaves_the_queue_takes_no_place_with_him() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_queue_holds_no_more_than_twice_as_many_as_wait() {
+    let admission = admission();
+    let mut held = Vec::new();
+    for _ in 0..admission.limit() {
+        held.push(admission.enter(Class::Load).await);
+    }
+    for _ in 0..10_000 {
+        let waits = admission.enter(Class::Load);
+        assert!(timeout(Duration::ZERO, waits).await.is_err());
+    }
+    let debug = format!("{admission:?}");
+    let waiting = debug.rsplit(", ").next().unwrap_or_default();
+    let waiting: usize = waiting.trim_matches([']', ' ', '}']).parse().unwrap();
+    assert!(waiting <= 128, "{debug}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_place_is_lost_however_calls_and_waits_are_cut_off() {
     for seed in 0..20 {
         let mut rng = Rng::from_seed(seed);
@@ -110,8 +140,13 @@ async fn no_place_is_lost_however_calls_and_waits_are_cut_off() {
         let mut calls = JoinSet::new();
         for _ in 0..2_000 {
             let (server, admission) = (server.clone(), admission.clone());
-            let class = [Class::Liveness, Class::Claim, Class::Other, Class::Load]
-                [usize::try_from(rng.next_u64() % 4).unwrap()];
+            let class = [
+                Class::Liveness,
+                Class::Claim,
+                Class::Removal,
+                Class::Other,
+                Class::Load,
+            ][usize::try_from(rng.next_u64() % 5).unwrap()];
             let limit = MILLI.mul_f64(1.0 + 400.0 * rng.next_f64());
             let cut = MILLI.mul_f64(4_000.0 * rng.next_f64());
             calls.spawn(async move {
@@ -126,7 +161,7 @@ async fn no_place_is_lost_however_calls_and_waits_are_cut_off() {
         assert_eq!(room(&admission).await, admission.limit(), "seed {seed}");
         let debug = format!("{admission:?}");
         assert!(
-            debug.contains("under_way: 0, abandoned: 0, waiting: [0, 0, 0, 0]"),
+            debug.contains("under_way: 0, abandoned: 0, waiting: [0, 0, 0, 0, 0]"),
             "{debug}"
         );
     }

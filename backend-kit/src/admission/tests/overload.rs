@@ -195,3 +195,32 @@ async fn claims_that_take_longer_than_their_limit_are_given_more_time() {
     sleep(SECOND * 30).await;
     assert_eq!(admission.patience(LIMIT), LIMIT);
 }
+
+/// A process that only watches: nothing of what it asks for is judged by its time.
+#[tokio::test(start_paused = true)]
+async fn lists_alone_come_to_the_capacity_too_and_come_back_to_it() {
+    let server = Server::new(64, MILLI * 100, MILLI);
+    let crowd = Crowd::of(1_000, &admission(), Class::Other, &server);
+    sleep(SECOND * 10).await;
+    let goodput = crowd.goodput(&server, SECOND * 10).await;
+    assert!(goodput >= 0.8, "{goodput}");
+    server.take(LIMIT * 2);
+    sleep(SECOND * 60).await;
+    server.take(MILLI * 100);
+    sleep(SECOND * 20).await;
+    let goodput = crowd.goodput(&server, SECOND * 10).await;
+    assert!(goodput >= 0.8, "back: {goodput}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_leaves_waits_for_no_list_and_no_claim() {
+    let server = Server::new(1, MILLI * 50, MILLI);
+    let admission = admission();
+    let _lists = Crowd::of(2_000, &admission, Class::Other, &server);
+    let _claims = Crowd::of(2_000, &admission, Class::Claim, &server);
+    sleep(SECOND * 10).await;
+    let asked = Instant::now();
+    let removal = admission.call(Class::Removal, LIMIT, server.ask());
+    removal.await.expect("an answer");
+    assert!(asked.elapsed() < SECOND, "{:?}", asked.elapsed());
+}
