@@ -41,6 +41,27 @@ fault! {
 }
 
 fault! {
+    /// Whoever kept the former lease may not have noticed yet that it has ended.
+    async fn a_lease_that_replaces_one_that_has_ended_is_given_back_too(stage: Stage) {
+        const LONG: Duration = Duration::from_secs(60);
+        let registry = builder(stage.server.address()).with_lease_ttl(LONG).build().unwrap();
+        let registration = register(&registry, "a").await;
+        state(&registration, "Live", RegistrationState::is_live).await;
+        let (before, lease) = (life(&registration), registry.lease_id().unwrap());
+        stage.operator.revoke(lease).await;
+        let anew = |s: &RegistrationState| s.is_live() && s.incarnation() != Some(before);
+        state(&registration, "Live anew", anew).await;
+        assert_ne!(registry.lease_id(), Some(lease));
+        // With the handle ends what keeps it, long before the lease itself would.
+        drop((registration, registry));
+        eventually("no lease", || async {
+            stage.operator.leases().await.is_empty().then_some(())
+        })
+        .await;
+    }
+}
+
+fault! {
     async fn a_key_deleted_by_an_operator_returns_at_once_under_the_same_lease(stage: Stage) {
         let registration = stage.live("a").await;
         let before = stage.key("a").await.unwrap();

@@ -55,13 +55,20 @@ struct Shared {
     reopened: Notify,
 }
 
+/// The task that keeps one lease.
+#[derive(Debug)]
+struct Keeper {
+    lease: i64,
+    task: AbortHandle,
+}
+
 /// Gives the lease back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     shared: Arc<Shared>,
     granting: Mutex<Granting>,
     /// The task that keeps it.
-    keeping: std::sync::Mutex<Option<AbortHandle>>,
+    keeping: std::sync::Mutex<Option<Keeper>>,
     /// Dropped with this.
     owner: watch::Sender<()>,
 }
@@ -94,19 +101,32 @@ impl Lease {
         *self.shared.granted.borrow()
     }
 
-    /// Has `granted` kept in the present runtime, unless that is done in another that is still there.
-    fn keep_on(&self, granted: Granted) {
+    /// Has the lease there is kept in the present runtime, unless that is done in another that is
+    /// still there. Who kept the one before may not have noticed its end yet.
+    fn keep_on(&self) {
         let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        if keeping.as_ref().is_none_or(AbortHandle::is_finished) {
-            let kept = keep(Arc::clone(&self.shared), granted, self.owner.subscribe());
-            *keeping = Some(tokio::spawn(kept).abort_handle());
+        // Looked at under the lock: what a caller has seen may be the one before.
+        let Some(granted) = self.granted() else {
+            return;
+        };
+        let is_kept = |k: &Keeper| k.lease == granted.id && !k.task.is_finished();
+        if keeping.as_ref().is_some_and(is_kept) {
+            return;
+        }
+        let kept = keep(Arc::clone(&self.shared), granted, self.owner.subscribe());
+        let keeper = Keeper {
+            lease: granted.id,
+            task: tokio::spawn(kept).abort_handle(),
+        };
+        if let Some(former) = keeping.replace(keeper) {
+            former.task.abort();
         }
     }
 
     /// The lease there is, or a new one. Many callers get one. Needs a tokio runtime.
     pub(crate) async fn obtain(&self) -> Result<Granted> {
         if let Some(granted) = self.granted() {
-            self.keep_on(granted);
+            self.keep_on();
             return Ok(granted);
         }
         let asked = Instant::now();
@@ -137,7 +157,7 @@ impl Lease {
                     failing: None,
                 });
                 shared.granted.send_replace(Some(granted));
-                self.keep_on(granted);
+                self.keep_on();
                 Ok(granted)
             }
             Err(cause) => {
@@ -182,10 +202,10 @@ impl Lease {
         let mut granted = self.shared.granted.subscribe();
         let mut confirmed = self.shared.confirmed.subscribe();
         loop {
-            let Some(present) = granted.borrow_and_update().filter(|g| g.id == id) else {
+            if granted.borrow_and_update().is_none_or(|g| g.id != id) {
                 return Err(ended(id));
-            };
-            self.keep_on(present);
+            }
+            self.keep_on();
             let Confirmation { at, failing } = confirmed.borrow_and_update().clone();
             if at.is_some_and(|at| at + FRESH >= asked) {
                 return Ok(());
