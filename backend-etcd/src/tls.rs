@@ -71,7 +71,7 @@ impl Tls {
     /// What the client library makes of them, as they are whenever it is asked for.
     ///
     /// # Errors
-    /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming what is missing or no PEM.
+    /// [`InvalidConfig`](ErrorKind::InvalidConfig) naming what is missing, no PEM, or of no use.
     pub(crate) fn options(self) -> Result<Derived<TlsOptions>> {
         let has_roots = cfg!(feature = "tls-native-roots") || cfg!(feature = "tls-webpki-roots");
         if self.ca.is_none() && !has_roots {
@@ -100,9 +100,20 @@ impl Tls {
             if let Some(domain) = &domain {
                 options = options.domain_name(domain);
             }
-            Ok(options)
+            check(options)
         })
     }
+}
+
+/// Tries `options`, without connecting: a certificate and a key that are not each other's would be
+/// found out with every connection anew.
+fn check(options: TlsOptions) -> Result<TlsOptions> {
+    let tried = tonic::transport::Endpoint::from_static("https://etcd").tls_config(options.clone());
+    let unusable = |e| {
+        let why = "ca, or cert with key, cannot be used";
+        Error::new(ErrorKind::InvalidConfig, why).with_source(e)
+    };
+    tried.map(|_| options).map_err(unusable)
 }
 
 fn pem<'a>(name: &str, bytes: &'a [u8], label: &str) -> Result<&'a [u8]> {

@@ -262,6 +262,23 @@ async fn a_process_trusts_what_its_system_trusts_and_nothing_else() {
     assert!(!refused().contains("Live"), "{}", refused());
 }
 
+/// Whoever renews both writes one after the other.
+#[test]
+fn a_certificate_with_the_key_of_another_is_no_identity() {
+    let authority = Authority::new();
+    let (client, other) = (&authority.client, Authority::new().client);
+    let built = |key: &str| {
+        let tls = Tls::new()
+            .with_ca_pem(authority.own.certificate.as_str())
+            .with_identity_pem(client.certificate.as_str(), key);
+        EtcdRegistry::builder(["127.0.0.1:1"]).with_tls(tls).build()
+    };
+    assert!(built(&client.key).is_ok());
+    let error = built(&other.key).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
+    assert!(error.to_string().contains("cert"), "{error}");
+}
+
 /// As an authority does that ends: neither side believes what the old one has signed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_renewed_on_disk_are_taken_up_by_handles_that_are_in_use() {

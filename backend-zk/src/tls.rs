@@ -8,7 +8,9 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use zookeeper_client::{TlsCa, TlsCerts, TlsDynamicCerts, TlsIdentity, TlsOptions};
 
 /// The certificates of an encrypted connection, in PEM, as they are whenever one is made: the client
-/// library connects again by itself, with what it was last given.
+/// library connects again by itself, with what it was last given. That a key is not the
+/// certificate's is found out by the library alone, when it connects: so no connection is made from the
+/// renewal of the one to that of the other.
 pub(crate) struct Tls {
     certificates: TlsDynamicCerts,
     given: Derived<()>,
