@@ -118,12 +118,16 @@ impl Driver for EtcdDriver {
 
     async fn update(&self, claim: &EtcdClaim, record: &Record) -> Result<()> {
         let written = self.records.update(claim, record).await;
-        written.map_err(about(&claim.keys.identity))
+        written
+            .map_err(about(&claim.keys.identity))
+            .map_err(needing(|| self.tree.needs_to_register(&claim.service)))
     }
 
     async fn publish(&self, claim: &EtcdClaim, load: u64) -> Result<()> {
         let written = self.records.publish(claim, load).await;
-        written.map_err(about(&claim.keys.load))
+        written
+            .map_err(about(&claim.keys.load))
+            .map_err(needing(|| self.tree.needs_to_register(&claim.service)))
     }
 
     async fn release(&self, release: &Release, claim: Option<&EtcdClaim>) -> Result<()> {
@@ -155,6 +159,7 @@ impl Driver for EtcdDriver {
     }
 
     async fn services(&self) -> Result<Vec<ServiceName>> {
-        list::services(&self.link, &self.tree).await
+        let services = list::services(&self.link, &self.tree).await;
+        services.map_err(needing(|| self.tree.needs_to_list()))
     }
 }

@@ -61,6 +61,11 @@ impl Tree {
         }
     }
 
+    /// What whoever lists the services needs to be allowed.
+    pub(crate) fn needs_to_list(&self) -> String {
+        format!("read of the prefix {}", self.services())
+    }
+
     /// Whether `key` is one of an instance. The lease may be known to others, who may have keys of
     /// their own under it.
     pub(crate) fn is_of_instance(&self, key: &[u8]) -> bool {

@@ -265,6 +265,18 @@ fault! {
             auth.role_revoke_permission("registrar", prefix, whole()).await.unwrap();
             auth.role_grant_permission("registrar", write(prefix)).await.unwrap();
         }
+        // Somebody who is registered loses a right: what is written from then on says which.
+        let registered = live(&provider, "c").await;
+        auth.role_revoke_permission("registrar", loads.as_str(), whole()).await.unwrap();
+        registered.load().set(9);
+        let refused = registered.load().flush().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+        assert!(refused.to_string().contains(&loads), "{refused}");
+        auth.role_grant_permission("registrar", write(&loads)).await.unwrap();
+        registered.deregister().await.unwrap();
+        let refused = consumer.services().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+        assert!(refused.to_string().contains(&format!("{PREFIX}/services/")), "{refused}");
         auth.role_revoke_permission("follower", loads.as_str(), whole()).await.unwrap();
         let refused = denied(&consumer, &stage).await;
         assert!(refused.to_string().contains(&loads), "{refused}");

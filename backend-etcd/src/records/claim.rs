@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicI64;
 
 use etcd_client::{Compare, CompareOp, Txn};
 use plimsoll_backend_kit::Record;
-use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
+use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
 use tokio::sync::Mutex;
 
 use super::{Found, Records, SETTLE_ATTEMPTS, is_overwritten};
@@ -21,6 +21,7 @@ use crate::txn::{put, unchanged};
 /// Two keys under one lease.
 #[derive(Debug)]
 pub(crate) struct EtcdClaim {
+    pub(crate) service: ServiceName,
     pub(crate) keys: Keys,
     pub(crate) incarnation: Incarnation,
     pub(crate) lease: Granted,
@@ -76,6 +77,7 @@ impl Records {
         let sentinel = &self.sentinel;
         let watched = sentinel.attend(key, lease.id, incarnation, Arc::clone(&written));
         Ok(EtcdClaim {
+            service: record.instance.service().clone(),
             keys: keys.clone(),
             incarnation,
             lease,
