@@ -103,8 +103,10 @@ impl ZkBuilder {
         self
     }
 
-    /// Logs in by the scheme `digest`, whenever it connects: as user and password are then, each of
-    /// which may be a [`Credential`] that changes. Default: as nobody in particular.
+    /// Logs in by the scheme `digest`, as user and password are when a session begins or is taken up
+    /// again by this backend; each may be a [`Credential`] that changes. The client library connects
+    /// again by itself within a session, for 1.4 session timeouts, as whom it has begun. Default: as
+    /// nobody in particular.
     pub fn with_digest(
         mut self,
         user: impl Into<Credential>,

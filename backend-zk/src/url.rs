@@ -13,7 +13,7 @@ impl ZkRegistry {
     /// Options: `session_timeout`, `connect_timeout`, `load_interval` and `acl`, as on [`ZkBuilder`];
     /// `sasl=digest-md5` logs in by SASL instead of the scheme `digest`; `password_file` holds the
     /// password; `tls_ca`, `tls_cert` and `tls_key` are files in PEM. Files are read here and now, and
-    /// again before each connection, see [`Credential`](crate::Credential).
+    /// again when they have changed, see [`Credential`](crate::Credential).
     ///
     /// # Errors
     /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the part at fault.

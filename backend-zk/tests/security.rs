@@ -16,16 +16,17 @@ use plimsoll_backend_zk::{Acl, Credential, ZkRegistry};
 use plimsoll_discovery_api::{
     Error, ErrorKind, Instance, Registration, RegistrationState, Registry,
 };
-use plimsoll_test_servers::free_port;
-use plimsoll_test_servers::probe::{PATIENCE, ids, load_of, ready, shown, state};
+use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, load_of, ready, shown, state};
 use plimsoll_test_servers::zk::{Server, available};
+use plimsoll_test_servers::{Mode, Proxy, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use zookeeper_client::{Acl as Grant, Acls, AuthId, Client, CreateMode, Permission};
 
 use support::bench::{Bench, monitored};
-use support::harness::{ROOT, SESSION, builder, identity, load};
+use support::harness::{ROOT, SESSION, builder, identity, load, tickets};
+use support::raw::end_session;
 
 async fn register(registry: &ZkRegistry, id: &str) -> Registration {
     let instance = Instance::builder("orders", "10.0.0.7", 8080).with_id(id);
@@ -258,7 +259,7 @@ async fn servers_and_clients_of_one_authority_understand_each_other_and_nobody_e
     let registration = live(&registry, "a").await;
     let service = registration.instance().service().clone();
     let watch = registry.watch(&service).await.unwrap();
-    plimsoll_test_servers::probe::eventually("the instance in a watch", || async {
+    eventually("the instance in a watch", || async {
         watch.latest().filter(|s| s.members().len() == 1).map(drop)
     })
     .await;
@@ -506,4 +507,44 @@ async fn a_password_replaced_on_a_live_handle_is_used_at_the_next_login() {
         !shown.contains("changed") && !shown.contains("secret"),
         "{shown}"
     );
+}
+
+/// Within a session the client library connects as whom that has begun; the next one is somebody
+/// else's, as what it creates says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_written_anew_is_whose_the_next_session_is() {
+    if !available() {
+        return;
+    }
+    let (bench, dir) = (Bench::set().await, tempfile::tempdir().unwrap());
+    let file = dir.path().join("password");
+    fs::write(&file, "secret\n").unwrap();
+    let proxy = Proxy::start(bench.server.address(), Mode::Pass);
+    let url = format!(
+        "zk://alice@{}/{ROOT}?session_timeout=4s&acl=auth::cdrwa,world:anyone:cdrwa&password_file={}",
+        proxy.address(),
+        file.display()
+    );
+    let handle = ZkRegistry::from_url(&url.parse().unwrap()).unwrap();
+    let registration = live(&handle, "a").await;
+    let path = identity(&bench.service, "a");
+    let owner = || async {
+        let (acl, _) = bench.operator.get_acl(&path).await.ok()?;
+        let auth = acl.iter().find(|acl| acl.scheme() == "digest")?;
+        Some(auth.id().to_owned())
+    };
+    let before = owner().await.expect("an owner");
+    assert!(before.starts_with("alice:"), "{before}");
+    fs::write(&file, "changed\n").unwrap();
+    // The file is looked at no more than once a second.
+    eventually("the node to be of the new password", || async {
+        let ticket = tickets(&proxy).pop()?;
+        let address = bench.server.address();
+        tokio::task::block_in_place(|| end_session(address, &ticket));
+        let is_gone = |s: &RegistrationState| !s.is_live();
+        state(&registration, "lost", is_gone).await;
+        state(&registration, "Live", |s| s.is_live()).await;
+        owner().await.filter(|owner| *owner != before)
+    })
+    .await;
 }

@@ -197,6 +197,10 @@ async fn follow(client: &Client, config: &Config, link: &watch::Sender<Link>) {
         if state.is_terminated() {
             return;
         }
+        if !connected {
+            // It may connect again at once.
+            config.refresh();
+        }
         state = loop {
             tokio::select! {
                 state = states.changed() => break state,
