@@ -46,9 +46,8 @@ pub fn health(bytes: &[u8]) {
             "{id} is hidden"
         );
     }
-    let told = resolved.present.len() + resolved.skipped.len() + resolved.critical.len();
-    let elsewhere = entries.good.len() + entries.bad.len() - told.min(3);
-    assert!(elsewhere <= 1, "more is made of an entry than one");
+    let made = entries.good.len() + entries.bad.len();
+    assert_eq!(made, 3, "more or less is made of an entry than one");
 }
 
 /// The names of services.
