@@ -246,6 +246,11 @@ impl ConsulBuilder {
     /// # Errors
     /// [`InvalidConfig`](plimsoll_discovery_api::ErrorKind::InvalidConfig) naming the setting at fault.
     pub fn build(self) -> Result<ConsulRegistry> {
+        let driver = ConsulDriver::new(self.config()?)?;
+        Ok(ConsulRegistry(Backend::new(driver)))
+    }
+
+    pub(crate) fn config(self) -> Result<Config> {
         let session_ttl = self
             .session_ttl
             .unwrap_or_else(|| self.ttl.max(LEAST_SESSION_TTL));
@@ -293,7 +298,7 @@ impl ConsulBuilder {
             timings: Timings::default(),
         };
         config.timings = self.common.apply(config.timings(load_interval))?;
-        Ok(ConsulRegistry(Backend::new(ConsulDriver::new(config)?)))
+        Ok(config)
     }
 }
 

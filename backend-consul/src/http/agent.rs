@@ -72,6 +72,14 @@ impl Agent {
         self.http.admission()
     }
 
+    /// The same, for what is asked under the permit of a claim; see [`Http::patient`].
+    pub(crate) fn patient(&self) -> Self {
+        Self {
+            http: self.http.patient(),
+            ..self.clone()
+        }
+    }
+
     /// Tells the agent of a service, or replaces what it was told.
     pub(crate) async fn register(&self, registration: &Registration) -> Result<(), Failure> {
         let body = json("register", registration)?;

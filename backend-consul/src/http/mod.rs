@@ -3,6 +3,8 @@
 pub(crate) mod agent;
 pub(crate) mod each;
 mod reach;
+#[cfg(test)]
+mod tests;
 pub(crate) mod waits;
 pub(crate) mod wire;
 
@@ -41,6 +43,8 @@ pub(crate) struct Http {
     token: Option<Arc<Derived<HeaderValue>>>,
     namespace: Option<String>,
     timeout: Duration,
+    /// Waits for longer while claims are answered too late.
+    is_patient: bool,
     room: Arc<Semaphore>,
     admission: Admission,
 }
@@ -148,6 +152,7 @@ impl Http {
             token: token.map(Arc::new),
             namespace: config.namespace.clone(),
             timeout: config.request_timeout,
+            is_patient: false,
             room: Arc::new(Semaphore::new(ABREAST)),
             admission: Admission::new(&config.timings),
         })
@@ -155,6 +160,23 @@ impl Http {
 
     pub(crate) fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// The same, for what is asked under the permit of a claim: each request has as long as the claim.
+    pub(crate) fn patient(&self) -> Self {
+        Self {
+            is_patient: true,
+            ..self.clone()
+        }
+    }
+
+    /// How long an answer may take, besides what it is to wait for.
+    fn limit(&self) -> Duration {
+        if self.is_patient {
+            self.admission.patience(self.timeout)
+        } else {
+            self.timeout
+        }
     }
 
     /// Sends `request` and returns its answer, if that is a good one.
@@ -168,10 +190,8 @@ impl Http {
             .base
             .join(&format!("{}{}", request.path, request.query))
             .map_err(|e| Failure::corrupt(operation, e))?;
-        let timeout = self.admission.patience(self.timeout)
-            + request
-                .wait
-                .map_or(Duration::ZERO, |wait| wait + wait / WAIT_JITTER);
+        let wait = request.wait.unwrap_or_default();
+        let timeout = self.limit() + wait + wait / WAIT_JITTER;
         let client = self.client.get();
         let mut call = client.request(request.method, url).timeout(timeout);
         let token = self.token.as_ref().map(|token| token.get());

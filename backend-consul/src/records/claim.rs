@@ -7,7 +7,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result};
 use tokio::time::Instant;
 
 use super::Records;
-use crate::http::agent::Beat;
+use crate::http::agent::{Agent, Beat};
 use crate::life::Life;
 use crate::owner_lock::{Refusal, Value};
 
@@ -15,6 +15,7 @@ impl Records {
     /// The fence first, so that nobody else is in sight; then the service, critical as every new
     /// one; then its first pass. What is late of all this is refused, or stays critical.
     pub(crate) async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<Arc<Life>> {
+        let agent = &self.agent.patient();
         let life = record.incarnation;
         let service = record.instance.service();
         let names = self.names(service, record.instance.id(), life);
@@ -25,13 +26,15 @@ impl Records {
             sequence: 0,
             load: record.load,
         };
-        let held = self.acquire(&names.key, &session.id, value, former).await;
+        let held = self
+            .acquire(agent, &names.key, &session.id, value, former)
+            .await;
         let held = held.map_err(|refusal| match refusal {
             Refusal::NoSession => Error::new(ErrorKind::Unavailable, "the session has just ended"),
             Refusal::Foreign(cause) | Refusal::Failed(cause) => cause,
         })?;
         let doubt = self.keeper.uncertain().begin(life);
-        let registered = self.agent.register(&registration).await;
+        let registered = agent.register(&registration).await;
         if !matches!(&registered, Err(failure) if failure.status.is_none()) {
             doubt.settle();
         }
@@ -44,7 +47,7 @@ impl Records {
             ));
         }
         let passed = Instant::now();
-        match self.agent.pass(&names.service_id).await? {
+        match agent.pass(&names.service_id).await? {
             Beat::Alive => {}
             Beat::Unknown => {
                 return Err(Error::new(
@@ -54,8 +57,9 @@ impl Records {
             }
             Beat::Refused(failure) => return Err(failure.into()),
         }
-        self.await_sight(service, &session.node, &names).await?;
-        self.remove_former(record, former).await;
+        self.await_sight(agent, service, &session.node, &names)
+            .await?;
+        self.remove_former(agent, record, former).await;
         let claim = Life::new(names, life, session.id, held, registration, passed);
         let claim = Arc::new(claim);
         self.keeper.keep(&claim)?;
@@ -63,11 +67,11 @@ impl Records {
     }
 
     /// Removes what former lives have left, of which nothing is in sight any more.
-    async fn remove_former(&self, record: &Record, former: &[Incarnation]) {
+    async fn remove_former(&self, agent: &Agent, record: &Record, former: &[Incarnation]) {
         for life in former {
             let names = self.names(record.instance.service(), record.instance.id(), *life);
             let doubtful = self.keeper.forsake(*life);
-            if let Err(failure) = self.agent.deregister(&names.service_id).await {
+            if let Err(failure) = agent.deregister(&names.service_id).await {
                 // Nobody passes it any more, so it lapses by itself.
                 tracing::debug!(service_id = names.service_id, cause = %failure.error, "not removed");
             }

@@ -46,13 +46,14 @@ impl Records {
     /// Takes the fence for the session.
     async fn acquire(
         &self,
+        agent: &Agent,
         key: &str,
         session: &str,
         value: Value,
         former: &[Incarnation],
     ) -> Result<Held, Refusal> {
         let doubt = self.keeper.uncertain().begin(value.life);
-        let taken = owner_lock::acquire(&self.agent, key, session, value, former).await;
+        let taken = owner_lock::acquire(agent, key, session, value, former).await;
         if !matches!(taken, Err(Refusal::Failed(_))) {
             doubt.settle();
         }

@@ -6,7 +6,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result, ServiceName};
 use tokio::time::sleep;
 
 use super::Records;
-use crate::http::agent::Reading;
+use crate::http::agent::{Agent, Reading};
 use crate::keys::{Names, service_name};
 use crate::resolve::{Condition, condition};
 
@@ -32,6 +32,7 @@ impl Records {
     /// Asks until the service of `names`, whose agent is `node`, is seen where clients look.
     pub(super) async fn await_sight(
         &self,
+        agent: &Agent,
         service: &ServiceName,
         node: &str,
         names: &Names,
@@ -40,9 +41,9 @@ impl Records {
         let mut pause = FIRST_LOOK;
         let mut hidden = 0;
         loop {
-            let status = self.agent.check(node, &check).await?;
+            let status = agent.check(node, &check).await?;
             if status.as_deref() == Some("passing") {
-                match self.sight(service, names).await? {
+                match self.sight(agent, service, names).await? {
                     Sight::Usable => return Ok(()),
                     Sight::Maintained(reason) => {
                         tracing::warn!(
@@ -68,10 +69,15 @@ impl Records {
     }
 
     /// What those who look for `service` see of the one of `names`.
-    pub(super) async fn sight(&self, service: &ServiceName, names: &Names) -> Result<Sight> {
+    pub(super) async fn sight(
+        &self,
+        agent: &Agent,
+        service: &ServiceName,
+        names: &Names,
+    ) -> Result<Sight> {
         let name = service_name(service);
         let filter = format!("Service.ID == \"{}\"", names.service_id);
-        let read = self.agent.health(&name, Reading::Own, Some(&filter), None);
+        let read = agent.health(&name, Reading::Own, Some(&filter), None);
         let entries = read.await?.entries.good;
         let conditions = entries.iter().map(condition);
         let best = conditions.min_by_key(|condition| match condition {
@@ -100,7 +106,7 @@ impl Records {
             let seen = match node {
                 Some(node) => self.agent.check(node, &check).await?.is_some(),
                 None => matches!(
-                    self.sight(service, names).await?,
+                    self.sight(&self.agent, service, names).await?,
                     Sight::Usable | Sight::Maintained(_)
                 ),
             };

@@ -44,7 +44,7 @@ impl Records {
                 sequence: held.sequence + 1,
                 load,
             };
-            let taken = self.acquire(key, session, value, &[]).await;
+            let taken = self.acquire(&self.agent, key, session, value, &[]).await;
             chain = taken.map(|taken| {
                 *held = taken;
                 Chain::Cut
