@@ -10,7 +10,7 @@ use plimsoll_backend_kit::{
 };
 use plimsoll_discovery_api::{Capabilities, Error, ErrorKind, Incarnation, Result, ServiceName};
 
-use crate::faults::{Mode, unreachable};
+use crate::plan::{Mode, unreachable};
 use crate::store::{Alive, Content, Store};
 use crate::updates::StoreUpdates;
 

@@ -3,6 +3,7 @@
 
 mod driver;
 mod faults;
+mod plan;
 mod registry;
 mod store;
 mod updates;

@@ -7,7 +7,7 @@ use plimsoll_backend_kit::{Change, Departure, Entry, Listing, Skipped, Update, d
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, Revision, ServiceName};
 use tokio::sync::{broadcast, watch};
 
-use crate::faults::{Crashed, Mode, Plan};
+use crate::plan::{Crashed, Mode, Plan};
 
 /// Names that nobody registers under or watches any more are forgotten once there are so many names, or
 /// twice as many as were left by the last time.

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::faults::{Mode, unreachable};
+use crate::plan::{Mode, unreachable};
 use crate::store::Store;
 
 /// How often a quiet stream says where the history stands, which shows a dropped change.

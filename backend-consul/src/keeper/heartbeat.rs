@@ -6,7 +6,7 @@ use plimsoll_discovery_api::{Error, ErrorKind, Result, Rng};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::pass::pass_all;
+use super::pass::{pass_all, worse};
 use super::retry::{LAST_RETRY, RetryPacer};
 use super::{Shared, reap};
 use crate::session::{Session, wanted};
@@ -164,14 +164,6 @@ async fn beat(shared: &Arc<Shared>, reach: Reach) -> Result<()> {
         (renewed, pass_all(shared, lives).await)
     };
     worse(refused, worse(renewed, passed))
-}
-
-/// Of two outcomes the one that is less likely to get better by itself.
-pub(super) fn worse(one: Result<()>, other: Result<()>) -> Result<()> {
-    match (one, other) {
-        (Err(one), Err(other)) if one.is_retryable() => Err(other),
-        (one, other) => one.and(other),
-    }
 }
 
 async fn renew(shared: &Shared, session: Option<Session>) -> Result<()> {

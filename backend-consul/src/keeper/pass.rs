@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::heartbeat::worse;
 use crate::error::Failure;
 use crate::http::agent::Beat;
 use crate::life::Life;
@@ -62,6 +61,14 @@ pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Res
         worst = worse(worst, passed);
     }
     worst
+}
+
+/// Of two outcomes the one that is less likely to get better by itself.
+pub(super) fn worse(one: Result<()>, other: Result<()>) -> Result<()> {
+    match (one, other) {
+        (Err(one), Err(other)) if one.is_retryable() => Err(other),
+        (one, other) => one.and(other),
+    }
 }
 
 /// Whether whatever else is asked at this time would fail as well: there was no answer, the agent

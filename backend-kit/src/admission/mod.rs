@@ -14,9 +14,9 @@
 //!                              └─ loads ────┘  from here   │               longer ──▶ Patience
 //! ```
 
-mod call;
 mod limit;
 mod patience;
+mod permit;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -26,9 +26,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::call::Permit;
-pub(crate) use self::call::bounded;
-use self::queue::Shared;
+pub use self::permit::Permit;
+use self::permit::Shared;
+pub(crate) use self::permit::bounded;
 pub(crate) use self::turn::Turn;
 use crate::Timings;
 
@@ -124,7 +124,7 @@ impl Admission {
     /// Waits until a call of `class` may be made; unbounded, in the order of those who wait. Cancel
     /// safe: whoever is dropped leaves the queue.
     pub async fn enter(&self, class: Class) -> Permit {
-        queue::enter(&self.0, class).await
+        permit::enter(&self.0, class).await
     }
 
     /// How long a call that usually has `usual` is to be waited for now: longer, up to the lease, while

@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plimsoll_discovery_api::ErrorKind;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::call::Permit;
 use super::limit::Limit;
 use super::patience::Patience;
 use super::{AdmissionPolicy, CLASSES, Class};
@@ -21,9 +19,7 @@ const RESERVED: usize = 8;
 /// See [`State::sweep_at`]. Twice as many as are left after it: so each is looked at twice at most.
 const SWEEP_AT: usize = 64;
 
-pub(super) struct Shared(Mutex<State>);
-
-struct State {
+pub(super) struct State<T> {
     limit: Limit,
     patience: Patience,
     /// Permits that are held.
@@ -32,7 +28,7 @@ struct State {
     alive: usize,
     /// Calls that nobody waits for any more, and the server may still be busy with; the oldest first.
     abandoned: VecDeque<Abandoned>,
-    waiting: [VecDeque<oneshot::Sender<Permit>>; CLASSES],
+    waiting: [VecDeque<oneshot::Sender<T>>; CLASSES],
     /// How many may wait in a queue before it is looked through for those that have left it.
     sweep_at: [usize; CLASSES],
     /// Whether the last one of claims and others was a claim.
@@ -73,96 +69,41 @@ impl Outcome {
     }
 }
 
-impl Shared {
+impl<T> State<T> {
     pub(super) fn new(policy: AdmissionPolicy, lease: Option<Duration>) -> Self {
         let now = Instant::now();
-        Self(Mutex::new(State {
+        Self {
             limit: Limit::new(policy, now),
             patience: Patience::new(lease, now),
             under_way: 0,
             alive: 0,
             abandoned: VecDeque::new(),
-            waiting: Default::default(),
+            waiting: std::array::from_fn(|_| VecDeque::new()),
             sweep_at: [SWEEP_AT; CLASSES],
             was_claim: false,
-        }))
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here panics between two changes that belong together.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn patience(&self, usual: Duration) -> Duration {
-        self.lock().patience.of(usual, Instant::now())
+    /// What a call is to be waited for that usually has `usual`.
+    pub(super) fn patience(&mut self, usual: Duration) -> Duration {
+        self.patience.of(usual, Instant::now())
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.lock().limit.get()
+        self.limit.get()
     }
 
-    /// A call that was sent at `sent` has ended.
-    pub(super) fn ended(self: &Arc<Self>, class: Class, sent: Instant, outcome: Outcome) {
-        self.lock().ended(class, sent, outcome);
-        self.admit();
-    }
-
-    /// A permit is given back that nothing was sent with.
-    pub(super) fn returned(self: &Arc<Self>, class: Class) {
-        self.lock().leave(class);
-        self.admit();
-    }
-
-    /// Admits whose turn it is, as many as there is room for.
-    fn admit(self: &Arc<Self>) {
-        loop {
-            // The lock is let go before anything is sent, as what is not received comes back.
-            let next = self.lock().next();
-            let Some((class, sender)) = next else { return };
-            if let Err(permit) = sender.send(Permit::new(Arc::clone(self), class)) {
-                permit.forget();
-                self.lock().leave(class);
-            }
+    /// Whether a call of `class` may go at once, as nobody waits; it is counted then.
+    pub(super) fn joins_at_once(&mut self, class: Class) -> bool {
+        self.expire(Instant::now());
+        let may = self.waiting.iter().all(VecDeque::is_empty) && self.has_room(class);
+        if may {
+            self.join(class);
         }
+        may
     }
 
-    /// A permit at once, or a place in the queue.
-    pub(super) fn queue(
-        self: &Arc<Self>,
-        class: Class,
-    ) -> Result<Permit, oneshot::Receiver<Permit>> {
-        let mut state = self.lock();
-        state.expire(Instant::now());
-        if state.waiting.iter().all(VecDeque::is_empty) && state.has_room(class) {
-            state.join(class);
-            return Ok(Permit::new(Arc::clone(self), class));
-        }
-        let (sender, receiver) = oneshot::channel();
-        state.wait(class, sender);
-        drop(state);
-        // There may be room for this one, if not for those that waited.
-        self.admit();
-        Err(receiver)
-    }
-}
-
-/// Waits for a permit.
-pub(super) async fn enter(shared: &Arc<Shared>, class: Class) -> Permit {
-    loop {
-        match shared.queue(class) {
-            Ok(permit) => return permit,
-            Err(queued) => {
-                if let Ok(permit) = queued.await {
-                    return permit;
-                }
-                // Not to be reached: the other end is in the queue, which this call keeps.
-            }
-        }
-    }
-}
-
-impl State {
-    fn wait(&mut self, class: Class, sender: oneshot::Sender<Permit>) {
+    pub(super) fn wait(&mut self, class: Class, sender: oneshot::Sender<T>) {
         let (queue, sweep_at) = (
             &mut self.waiting[class as usize],
             &mut self.sweep_at[class as usize],
@@ -179,7 +120,8 @@ impl State {
         self.alive += usize::from(class == Class::Liveness);
     }
 
-    fn leave(&mut self, class: Class) {
+    /// A permit is given back.
+    pub(super) fn leave(&mut self, class: Class) {
         self.under_way -= 1;
         self.alive -= usize::from(class == Class::Liveness);
     }
@@ -199,8 +141,8 @@ impl State {
         has_room
     }
 
-    /// Whose turn it is.
-    fn next(&mut self) -> Option<(Class, oneshot::Sender<Permit>)> {
+    /// Whose turn it is, who is counted from now on.
+    pub(super) fn next(&mut self) -> Option<(Class, oneshot::Sender<T>)> {
         let of_both = if self.was_claim {
             [Class::Other, Class::Claim]
         } else {
@@ -237,7 +179,8 @@ impl State {
         None
     }
 
-    fn ended(&mut self, class: Class, sent: Instant, outcome: Outcome) {
+    /// A call that was sent at `sent` has ended.
+    pub(super) fn ended(&mut self, class: Class, sent: Instant, outcome: Outcome) {
         let now = Instant::now();
         self.leave(class);
         match outcome {
@@ -276,14 +219,13 @@ impl State {
     }
 }
 
-impl fmt::Debug for Shared {
+impl<T> fmt::Debug for State<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
         f.debug_struct("Admission")
-            .field("limit", &state.limit.get())
-            .field("under_way", &state.under_way)
-            .field("abandoned", &state.abandoned.len())
-            .field("waiting", &state.waiting.each_ref().map(VecDeque::len))
+            .field("limit", &self.limit.get())
+            .field("under_way", &self.under_way)
+            .field("abandoned", &self.abandoned.len())
+            .field("waiting", &self.waiting.each_ref().map(VecDeque::len))
             .finish()
     }
 }
