@@ -201,7 +201,8 @@ impl ServerBuilder {
     /// for want of file descriptors, is logged and tried again at a slowing pace, for ever.
     ///
     /// # Cancel safety
-    /// If the future is dropped, nothing has been started.
+    /// If the future is dropped, nothing accepts, and of several services those that were registered
+    /// by then are given up, as by dropping their [`Registration`]. So they are after an error.
     ///
     /// # Errors
     /// Before any I/O, [`InvalidConfig`](crate::ErrorKind::InvalidConfig) if the address is none, or is
