@@ -12,9 +12,10 @@ use crate::tls::Tls;
 const LOAD_MAX_AGE: Duration = Duration::from_secs(600);
 /// A list without its loads is better than none: it waits for the reading of them to fail.
 const LIST_MARGIN: Duration = Duration::from_millis(500);
-/// So many calls are under way at most: each has a connection, of which an agent grants 200 to one
-/// address, and a blocking query has one of its own.
-const ABREAST: usize = 48;
+/// So many calls are under way at most. Each has a connection, a list two, and passes and the session
+/// have nine; an agent grants 200 to one address, which is enough for two handles and some of the
+/// blocking queries, each of which has one of its own.
+const ABREAST: usize = 40;
 /// The checks of a process lapse together, but for the way each takes to the servers.
 const SETTLE: Duration = Duration::from_millis(250);
 

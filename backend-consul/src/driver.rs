@@ -132,6 +132,7 @@ impl Driver for ConsulDriver {
     async fn subscribe(&self, service: &ServiceName, interest: Interest) -> Result<Subscription> {
         let following = Following {
             wait: self.config.wait,
+            limit: self.config.request_timeout,
             poll: match interest {
                 Interest::Members => None,
                 // Whatever else may be of interest later has loads in it.

@@ -1,7 +1,10 @@
 //! Reading a service.
 
-use plimsoll_backend_kit::{Listing, unescape};
-use plimsoll_discovery_api::{InstanceId, Result, Revision, ServiceName};
+use std::time::Duration;
+
+use plimsoll_backend_kit::{Class, Listing, unescape};
+use plimsoll_discovery_api::{Error, ErrorKind, InstanceId, Result, Revision, ServiceName};
+use tokio::time::timeout;
 
 use crate::history::Histories;
 use crate::http::agent::{Agent, Reading};
@@ -57,6 +60,25 @@ impl Reader {
             resolved: resolve(service, &health.entries),
             loads,
         })
+    }
+
+    /// The same as [`loads`](Self::loads), for whoever has no permit yet: when it is its turn, which is
+    /// waited for as long again as for the answer.
+    pub(crate) async fn admitted_loads(
+        &self,
+        service: &ServiceName,
+        reading: Reading,
+        limit: Duration,
+    ) -> Result<Loads> {
+        let loads = self.loads(service, reading);
+        let admitted = self.agent.admission().call(Class::Other, limit, loads);
+        let late = |_| {
+            Error::new(
+                ErrorKind::TimedOut,
+                "it was not the turn of a reading of loads",
+            )
+        };
+        timeout(limit * 2, admitted).await.map_err(late)?
     }
 
     /// Reads what the owners of `service` have written; what cannot be understood is nobody's.

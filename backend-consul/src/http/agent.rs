@@ -113,7 +113,7 @@ impl Agent {
     /// whether it knows the service at all.
     pub(crate) async fn pass(&self, service_id: &str) -> Result<Beat, Failure> {
         let path = path(&["agent", "check", "pass", &check_id(service_id)]);
-        match self.http.send(Request::put("pass", &path).at_once()).await {
+        match self.http.send(Request::put("pass", &path)).await {
             Ok(_) => Ok(Beat::Alive),
             Err(failure)
                 if failure.status.is_none() || failure.is_of_credentials() || failure.is(429) =>
@@ -221,11 +221,7 @@ impl Agent {
     /// no such session.
     pub(crate) async fn renew_session(&self, id: &str) -> Result<Option<String>, Failure> {
         let path = path(&["session", "renew", id]);
-        match self
-            .http
-            .send(Request::put("renewal", &path).at_once())
-            .await
-        {
+        match self.http.send(Request::put("renewal", &path)).await {
             Ok(reply) => {
                 let sessions: Vec<RenewedSession> = reply.read()?;
                 Ok(sessions.into_iter().next().map(|session| session.node))
@@ -245,7 +241,7 @@ impl Agent {
 
     /// Whether the agent is there and knows of a leader. Needs no token.
     pub(crate) async fn leader(&self) -> Result<(), Failure> {
-        let request = Request::get("leader", "status/leader").at_once();
+        let request = Request::get("leader", "status/leader");
         let leader: String = self.http.send(request).await?.read()?;
         if leader.is_empty() {
             return Err(Failure::corrupt("leader", "there is none"));

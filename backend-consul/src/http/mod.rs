@@ -17,7 +17,6 @@ use plimsoll_backend_kit::{Credential, Derived, escape};
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
 use reqwest::header::HeaderValue;
 use reqwest::{Client, Method, Url};
-use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::error::Failure;
@@ -29,8 +28,6 @@ const WAIT_JITTER: u32 = 16;
 /// Connections kept for the next request; each blocking query has one of its own, and an agent
 /// grants 200 to one address.
 const IDLE_CONNECTIONS: usize = 8;
-/// Requests at one time, blocking queries and beats aside.
-const ABREAST: usize = 64;
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// One agent.
@@ -45,7 +42,6 @@ pub(crate) struct Http {
     timeout: Duration,
     /// Waits for longer while claims are answered too late.
     is_patient: bool,
-    room: Arc<Semaphore>,
     admission: Admission,
 }
 
@@ -66,7 +62,6 @@ pub(crate) struct Request<'a> {
     query: String,
     body: Option<Vec<u8>>,
     wait: Option<Duration>,
-    queues: bool,
 }
 
 /// A good answer.
@@ -95,7 +90,6 @@ impl<'a> Request<'a> {
             query: String::new(),
             body: None,
             wait: None,
-            queues: true,
         }
     }
 
@@ -116,19 +110,13 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Goes ahead of all that is waiting: liveness is not kept behind anything else.
-    pub(crate) const fn at_once(mut self) -> Self {
-        self.queues = false;
-        self
-    }
-
     /// Waits at the agent until the index has passed `index`, for at most `wait`.
     pub(crate) fn blocking(mut self, index: u64, wait: Duration) -> Self {
         // Zero would answer at once, and again and again.
         self = self.with("index", &index.max(1).to_string());
         self = self.with("wait", &format!("{}ms", wait.as_millis()));
         self.wait = Some(wait);
-        self.at_once()
+        self
     }
 }
 
@@ -153,7 +141,6 @@ impl Http {
             namespace: config.namespace.clone(),
             timeout: config.request_timeout,
             is_patient: false,
-            room: Arc::new(Semaphore::new(ABREAST)),
             admission: Admission::new(&config.timings),
         })
     }
@@ -201,11 +188,6 @@ impl Http {
         if let Some(body) = request.body {
             call = call.body(body);
         }
-        let _place = if request.queues {
-            self.room.acquire().await.ok()
-        } else {
-            None
-        };
         let lost = |e| Failure::lost(operation, e);
         let answer = call.send().await.map_err(lost)?;
         let status = answer.status();

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use plimsoll_backend_kit::Class;
 use plimsoll_discovery_api::{Error, ErrorKind, Result};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -14,16 +15,22 @@ use crate::life::Life;
 
 /// A pass is a few requests at most, of which each has its own time.
 const REQUESTS: u32 = 5;
+/// So many checks are passed at one time, each over a connection of its own.
+const ABREAST: usize = 8;
 
 /// Passes the checks of those of `lives` that have not ended. Fails with what is the least likely to
 /// pass by itself.
 pub(super) async fn pass_all(shared: &Arc<Shared>, lives: Vec<Arc<Life>>) -> Result<()> {
     // What one request fails with for the agent's sake or the token's the others need not be told.
     let hopeless = Arc::new(Mutex::new(None::<Error>));
+    let abreast = Arc::new(Semaphore::new(ABREAST));
     let mut passes = JoinSet::new();
     for life in lives {
         let (shared, hopeless) = (Arc::clone(shared), Arc::clone(&hopeless));
+        let abreast = Arc::clone(&abreast);
         passes.spawn(async move {
+            // Never closed, so there is one.
+            let _place = abreast.acquire_owned().await;
             let permit = shared.agent.admission().enter(Class::Liveness).await;
             if life.ended().is_some() {
                 return Ok(());

@@ -44,6 +44,8 @@ pub(crate) struct Following {
     pub(crate) wait: Duration,
     /// How often loads are read; `None` for not at all.
     pub(crate) poll: Option<Duration>,
+    /// How long a reading of them may take, once it is its turn.
+    pub(crate) limit: Duration,
 }
 
 type Query<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -148,7 +150,8 @@ impl Follower {
 
     fn poll(&self) -> Poll {
         let (reader, service) = (Arc::clone(&self.reader), self.service.clone());
-        Box::pin(async move { reader.loads(&service, Reading::Any).await })
+        let limit = self.following.limit;
+        Box::pin(async move { reader.admitted_loads(&service, Reading::Any, limit).await })
     }
 
     async fn take(&mut self, health: Health) -> Result<()> {
@@ -222,7 +225,11 @@ impl Follower {
         // Who leaves gives up the id before the service: where the fence still stands, the agent
         // has forgotten the service or somebody else has removed it, and its owner lives.
         let fences = if vanished.iter().any(|(_, present)| present.ours) {
-            let fences = self.reader.loads(&self.service, Reading::Leader).await;
+            let limit = self.following.limit;
+            let fences = self
+                .reader
+                .admitted_loads(&self.service, Reading::Leader, limit);
+            let fences = fences.await;
             if let Err(cause) = &fences {
                 tracing::debug!(service = %self.service, %cause, "how they went is not known");
             }
