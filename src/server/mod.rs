@@ -7,8 +7,10 @@ mod drain;
 mod incoming;
 mod pace;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use plimsoll_discovery_api::{Instance, LoadHandle, Registration, Registry, Result};
@@ -91,11 +93,29 @@ impl Server {
     /// As [`Registration::ready`].
     ///
     /// # Errors
-    /// As [`Registration::ready`], of the first service that has one.
+    /// As [`Registration::ready`], of whichever service has one first, whatever becomes of the others.
     pub async fn ready(&self) -> Result<()> {
-        for registration in &self.registrations {
-            registration.ready().await?;
-        }
-        Ok(())
+        let mut under_way: Vec<_> = self
+            .registrations
+            .iter()
+            .map(|registration| Box::pin(registration.ready()))
+            .collect();
+        poll_fn(|cx| {
+            let mut failed = None;
+            under_way.retain_mut(|ready| match ready.as_mut().poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(Ok(())) => false,
+                Poll::Ready(Err(error)) => {
+                    failed.get_or_insert(error);
+                    false
+                }
+            });
+            match failed {
+                Some(error) => Poll::Ready(Err(error)),
+                None if under_way.is_empty() => Poll::Ready(Ok(())),
+                None => Poll::Pending,
+            }
+        })
+        .await
     }
 }

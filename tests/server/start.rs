@@ -1,6 +1,7 @@
 //! Binding and registering.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use plimsoll::{ErrorKind, Server, ServerBuilder, Status};
 use tokio::net::TcpListener;
@@ -267,4 +268,20 @@ async fn an_address_that_cannot_be_bound_is_an_error_that_names_it_and_registers
     }
     assert!(registry.log().is_empty());
     no_tasks_left().await;
+}
+
+/// A token that may register one of them only is told at once, and not when the registry is back.
+#[tokio::test(start_paused = true)]
+async fn of_several_services_one_that_is_refused_waits_for_none_of_the_others() {
+    let registry = ScriptedRegistry::new();
+    for (first, second) in [("waits", "refused"), ("refused", "waits")] {
+        let server = Server::builder(registry.arc(), first).with_service(second);
+        let server = server.start(echo).await.unwrap();
+        let ready = tokio::time::timeout(Duration::from_secs(60), server.ready());
+        let error = ready.await.expect("an answer").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error}");
+    }
+    let server = Server::builder(registry.arc(), "s").with_service("t");
+    let server = server.start(echo).await.unwrap();
+    server.ready().await.unwrap();
 }

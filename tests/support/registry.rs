@@ -134,6 +134,7 @@ fn service() -> ServiceName {
     ServiceName::new("s").unwrap()
 }
 
+/// The registration of a service `waits` is never answered, and that of `refused` is refused.
 #[async_trait]
 impl Registry for ScriptedRegistry {
     fn capabilities(&self) -> Capabilities {
@@ -147,7 +148,14 @@ impl Registry for ScriptedRegistry {
         let gauge = Arc::new(LoadGauge::new());
         let member = Member::new(Arc::new(instance.clone()), incarnation, Arc::default());
         inner.change(|all| drop(all.insert(instance.id().clone(), member)));
-        let (states, followed) = watch::channel(RegistrationState::Live { incarnation });
+        let state = match instance.service().as_str() {
+            "waits" => RegistrationState::Pending { cause: None },
+            "refused" => RegistrationState::Pending {
+                cause: Some(Error::new(ErrorKind::Unauthenticated, "nobody knows you")),
+            },
+            _ => RegistrationState::Live { incarnation },
+        };
+        let (states, followed) = watch::channel(state);
         let control = Control {
             inner,
             instance: Mutex::new(Arc::new(instance)),
