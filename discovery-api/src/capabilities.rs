@@ -26,12 +26,10 @@ pub struct Capabilities {
     pub load_max_age: Duration,
     /// The largest record the registry takes, in bytes; `None` where there is no limit.
     pub max_record_bytes: Option<usize>,
-    /// Whether changes are pushed to watchers; otherwise the backend polls.
-    pub pushes_changes: bool,
 }
 
 impl Capabilities {
-    /// The capabilities of a backend that pushes, detects crashes at once and has no limits;
+    /// The capabilities of a backend that detects crashes at once and has no limits;
     /// backends change what differs.
     #[must_use]
     pub const fn new(backend: &'static str) -> Self {
@@ -43,7 +41,6 @@ impl Capabilities {
             load_interval: Duration::from_secs(2),
             load_max_age: Duration::from_secs(60),
             max_record_bytes: None,
-            pushes_changes: true,
         }
     }
 

@@ -1,11 +1,11 @@
 //! Calls whose turn has not come.
 
-use plimsoll_discovery_api::Instance;
+use plimsoll_discovery_api::{ErrorKind, Instance};
 use tokio::time::{Instant, sleep};
 
 use super::scenarios::{SECOND, live, start_admitted};
 use super::world::Script;
-use crate::{Admission, Class, Permit};
+use crate::{Admission, Class, Permit, Timings};
 
 /// Everything that there is room for, but for what keeps things alive.
 async fn occupy(admission: &Admission) -> Vec<Permit> {
@@ -72,4 +72,26 @@ async fn an_update_and_a_load_that_wait_for_their_turn_keep_no_renewal_waiting()
     assert_eq!((script.count("update"), script.count("publish")), (1, 1));
     let standing = script.visible().unwrap();
     assert_eq!((standing.instance.weight().get(), standing.load), (4, 400));
+}
+
+/// Whoever flushes is told that it takes too long, and leaves nothing behind.
+#[tokio::test(start_paused = true)]
+async fn a_flush_waits_for_its_turn_no_longer_than_for_an_answer() {
+    let script = Script::new();
+    let admission = script.admission();
+    let registration = start_admitted(&script, admission.clone());
+    live(&registration).await;
+    let occupied = occupy(&admission).await;
+    registration.load().set(7);
+    let limit = Timings::default().call_timeout * 2;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let error = registration.load().flush().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert!(asked.elapsed() <= limit, "{:?}", asked.elapsed());
+    }
+    assert_eq!(script.count("publish"), 0);
+    drop(occupied);
+    registration.load().flush().await.unwrap();
+    assert_eq!(script.count("publish"), 1);
 }
