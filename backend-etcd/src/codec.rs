@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use plimsoll_backend_kit::{Decoded, Entry, Foreign, Reading, Record, Skipped, decode, id_of};
+use plimsoll_backend_kit::{
+    Decoded, Entry, Foreign, Reading, Record, RecordMark, Skipped, decode, id_of,
+};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -30,22 +31,11 @@ struct Wire<'a> {
     metadata: Option<&'a RawValue>,
 }
 
-/// What tells a record of ours from what other programs keep there.
-#[derive(Deserialize)]
-struct Mark<'a> {
-    #[serde(rename = "schema")]
-    _schema: IgnoredAny,
-    #[serde(borrow)]
-    incarnation: Cow<'a, str>,
-}
-
 impl Wire<'_> {
     /// Our record, or nothing.
-    fn record(&self) -> Option<(&str, Mark<'_>)> {
+    fn record(&self) -> Option<(&str, RecordMark<'_>)> {
         let text = self.metadata?.get();
-        // A list could be taken for an object without names.
-        let text = Some(text).filter(|text| text.starts_with('{'))?;
-        Some((text, serde_json::from_str(text).ok()?))
+        Some((text, RecordMark::of(text)?))
     }
 
     fn is_deleted(&self) -> bool {
@@ -107,7 +97,7 @@ pub(crate) fn owner(bytes: &[u8], create_revision: u64) -> Owner {
     let wire = serde_json::from_slice::<Wire<'_>>(bytes).ok();
     let written = wire
         .as_ref()
-        .and_then(|wire| wire.record()?.1.incarnation.parse().ok());
+        .and_then(|wire| wire.record()?.1.incarnation());
     Owner {
         incarnation: written.unwrap_or_else(|| foreign(create_revision)),
         // Others may fill the field with what they like.

@@ -32,8 +32,8 @@ pub use follow::{
     Update, Updates, read_load,
 };
 pub use record::{
-    Decoded, Entry, Foreign, KeyForm, LeftOut, Record, Release, Skipped, decode, encode, escape,
-    foreign_id, id_of, unescape,
+    Decoded, Entry, Foreign, KeyForm, LeftOut, Record, RecordMark, Release, Skipped, decode,
+    encode, escape, foreign_id, id_of, unescape,
 };
 pub use settings::{
     CommonSettings, Credential, Derived, Options, RegistryUrl, check_root, check_span,

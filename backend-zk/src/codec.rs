@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
-use plimsoll_backend_kit::{Decoded, Entry, Foreign, KeyForm, Record, Skipped, decode, id_of};
+use plimsoll_backend_kit::{
+    Decoded, Entry, Foreign, KeyForm, Record, RecordMark, Skipped, decode, id_of,
+};
 use plimsoll_discovery_api::{Error, ErrorKind, Incarnation, Result, ServiceName, Status};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -46,15 +47,6 @@ struct Wire<'a> {
     enabled: Option<&'a RawValue>,
 }
 
-/// What tells a record of ours from the payloads of other programs.
-#[derive(Deserialize)]
-struct Mark<'a> {
-    #[serde(rename = "schema")]
-    _schema: IgnoredAny,
-    #[serde(borrow)]
-    incarnation: Cow<'a, str>,
-}
-
 /// `ZookeeperInstance` of Spring Cloud Zookeeper, the payload of its nodes.
 #[derive(Deserialize)]
 struct Spring<'a> {
@@ -64,11 +56,9 @@ struct Spring<'a> {
 
 impl Wire<'_> {
     /// Our record, or nothing.
-    fn record(&self) -> Option<(&str, Mark<'_>)> {
+    fn record(&self) -> Option<(&str, RecordMark<'_>)> {
         let text = self.payload?.get();
-        // A list could be taken for an object without names.
-        let text = Some(text).filter(|text| text.starts_with('{'))?;
-        Some((text, serde_json::from_str(text).ok()?))
+        Some((text, RecordMark::of(text)?))
     }
 }
 
@@ -106,7 +96,7 @@ pub(crate) fn write(record: &Record) -> Result<Vec<u8>> {
 pub(crate) fn incarnation(bytes: &[u8], czxid: u64) -> Incarnation {
     let written = serde_json::from_slice::<Wire<'_>>(bytes)
         .ok()
-        .and_then(|wire| wire.record()?.1.incarnation.parse().ok());
+        .and_then(|wire| wire.record()?.1.incarnation());
     written.unwrap_or_else(|| foreign(czxid))
 }
 

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plimsoll_discovery_api::{
     Error, ErrorKind, Incarnation, Instance, Metadata, Result, ServiceName, Status,
 };
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::{LeftOut, Record};
@@ -38,6 +40,39 @@ struct Wire<'a> {
     incarnation: Cow<'a, str>,
     #[serde(default)]
     registered_unix_ms: Option<u64>,
+}
+
+/// What tells a record of ours from what other programs keep in the same place: JSON objects too.
+#[derive(Deserialize)]
+pub struct RecordMark<'a> {
+    #[serde(rename = "schema")]
+    _schema: IgnoredAny,
+    #[serde(borrow)]
+    incarnation: Cow<'a, str>,
+}
+
+impl RecordMark<'_> {
+    /// That of the record in `text`; `None`, if that is no record.
+    #[must_use]
+    pub fn of(text: &str) -> Option<RecordMark<'_>> {
+        // A list could be taken for an object without names.
+        let text = Some(text).filter(|text| text.starts_with('{'))?;
+        serde_json::from_str(text).ok()
+    }
+
+    /// The life it was written for, if that can be read.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation.parse().ok()
+    }
+}
+
+impl fmt::Debug for RecordMark<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RecordMark")
+            .field(&self.incarnation)
+            .finish()
+    }
 }
 
 /// Writes `record`, its load aside, as JSON.
@@ -179,6 +214,24 @@ mod tests {
         assert_eq!(read.instance, *record.instance);
         assert_eq!(read.incarnation, record.incarnation);
         assert_eq!(read.registered_at, Some(record.registered_at));
+    }
+
+    #[test]
+    fn a_record_is_told_from_what_others_write_by_its_schema_and_its_life() {
+        let life = |text: &str| RecordMark::of(text).map(|mark| mark.incarnation());
+        let ours = r#"{"schema":9,"incarnation":"00000000000000000000000000000007","x":1}"#;
+        assert_eq!(life(ours), Some(Some(Incarnation::from_bits(7))));
+        assert_eq!(life(r#"{"schema":1,"incarnation":"x"}"#), Some(None));
+        for foreign in [
+            "",
+            "7",
+            "null",
+            r#"["1","2"]"#,
+            r#"{"schema":1}"#,
+            r#"{"incarnation":"7"}"#,
+        ] {
+            assert!(RecordMark::of(foreign).is_none(), "{foreign}");
+        }
     }
 
     #[test]

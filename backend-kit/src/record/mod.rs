@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use plimsoll_discovery_api::{Incarnation, Instance, InstanceId, ServiceName};
 
-pub use self::codec::{Decoded, decode, encode};
+pub use self::codec::{Decoded, RecordMark, decode, encode};
 pub use self::entry::{Entry, LeftOut, Skipped};
 pub use self::escape::{escape, unescape};
 pub use self::foreign::{Foreign, foreign_id};
