@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_backend_zk::{ZkBuilder, ZkRegistry};
 use plimsoll_discovery_api::{
-    Instance, Metadata, Registration, RegistrationState, Registry, Snapshot,
+    Instance, Metadata, Registration, RegistrationState, Registry, Snapshot, Status,
 };
 use plimsoll_test_servers::probe::{PATIENCE, eventually, ids, live, load_of, ready, shown, state};
 use plimsoll_test_servers::{Mode, Proxy};
@@ -100,6 +100,43 @@ fault! {
         })
         .await;
         let _next = watch.next().await;
+    }
+}
+
+fault! {
+    /// By the same signs as those who use these programs: a flag that is set and taken back, a node
+    /// that lasts and is deleted all the same. What ends with a session says of no one how it ended.
+    async fn what_operators_of_other_programs_do_is_seen_for_what_it_is(bench: Bench) {
+        let lasting = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let passing = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+        let parent = identity(&bench.service, "");
+        bench.operator.mkdir(parent.trim_end_matches('/'), &lasting).await.unwrap();
+        let node = |status: &str| {
+            format!(
+                r#"{{"name":"orders","address":"10.0.0.1","port":80,"payload":{{"metadata":{{"instance_status":"{status}"}}}}}}"#
+            )
+        };
+        let path = |id: &str| identity(&bench.service, id);
+        let mut watch = bench.consumer.watch(&bench.service).await.unwrap();
+        // The last one that is lost is suspect; one whose deletion was meant is gone.
+        bench.operator.create(&path("static"), node("UP").as_bytes(), &lasting).await.unwrap();
+        shown(&mut watch, "who lasts", |s| ids(s) == ["static"]).await;
+        bench.operator.delete(&path("static"), None).await.unwrap();
+        shown(&mut watch, "nobody", |s| s.members().is_empty()).await;
+        bench.operator.create(&path("dynamic"), node("UP").as_bytes(), &passing).await.unwrap();
+        shown(&mut watch, "who passes", |s| ids(s) == ["dynamic"]).await;
+        for (said, status) in [("OUT_OF_SERVICE", Status::OutOfService), ("up", Status::Up)] {
+            bench.operator.set_data(&path("dynamic"), node(said).as_bytes(), None).await.unwrap();
+            shown(&mut watch, said, |s| {
+                s.get("dynamic").is_some_and(|m| m.instance().status() == status)
+            })
+            .await;
+        }
+        bench.operator.delete(&path("dynamic"), None).await.unwrap();
+        shown(&mut watch, "a suspect", |s| {
+            s.get("dynamic").is_some_and(|m| !m.standing().is_registered())
+        })
+        .await;
     }
 }
 
