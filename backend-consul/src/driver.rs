@@ -61,9 +61,9 @@ impl Driver for ConsulDriver {
         let timings = &self.config.timings;
         // The agent's own timer, and the way to the servers.
         capabilities.crash_detection = Some(self.config.ttl + Duration::from_secs(1));
-        // Servers end a session up to twice its time after its last renewal, and the fence with it.
-        let fenced = self.config.session_ttl * 2 + Duration::from_secs(1);
-        capabilities.id_release = capabilities.crash_detection.max(Some(fenced));
+        // Servers end a session up to twice its time after its last renewal, and the owner lock with it.
+        let locked = self.config.session_ttl * 2 + Duration::from_secs(1);
+        capabilities.id_release = capabilities.crash_detection.max(Some(locked));
         capabilities.propagation = Duration::from_millis(300)
             .max(timings.coalesce * 2)
             .max(self.config.load_poll);

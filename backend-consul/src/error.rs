@@ -148,7 +148,7 @@ fn needs(operation: &str) -> Option<&'static str> {
         "register" | "deregister" | "pass" => Some("service:write"),
         "session" | "renewal" | "destroy" => Some("session:write"),
         "transaction" => Some("key:write"),
-        "fence" => Some("key:read"),
+        "owner lock" => Some("key:read"),
         "loads" => Some("key:read, or key:list where the agent has enable_key_list_policy"),
         "health" => Some("service:read and node:read"),
         "check" => Some("node:read"),

@@ -10,7 +10,7 @@ pub(crate) struct Names {
     /// another life, or from another instance on the same agent, ever touches it. Catalogs compare
     /// ids without regard to case; the life makes them differ in more than that.
     pub(crate) service_id: String,
-    /// The key of the fence, which all lives of the instance share.
+    /// The key of the owner lock, which all lives of the instance share.
     pub(crate) key: String,
 }
 

@@ -17,19 +17,19 @@ use crate::owner_lock::Held;
 pub(crate) struct Life {
     pub(crate) names: Names,
     pub(crate) incarnation: Incarnation,
-    /// The session that holds its fence.
+    /// The session that holds its owner lock.
     pub(crate) session: Arc<str>,
     /// One writer at a time, so that its writes are a chain.
     pub(crate) held: tokio::sync::Mutex<Held>,
     /// One registration at a time, so that the later one stands.
     pub(crate) writing: tokio::sync::Mutex<()>,
-    pulse: Mutex<Pulse>,
+    last_pass: Mutex<LastPass>,
     gone: watch::Sender<Option<Error>>,
     written: Mutex<Written>,
 }
 
 #[derive(Debug)]
-struct Pulse {
+struct LastPass {
     /// When the last pass that succeeded was begun.
     passed: Instant,
     /// Why the last one failed, if it did.
@@ -58,7 +58,7 @@ impl Life {
             session,
             held: tokio::sync::Mutex::new(held),
             writing: tokio::sync::Mutex::default(),
-            pulse: Mutex::new(Pulse {
+            last_pass: Mutex::new(LastPass {
                 passed,
                 failure: None,
             }),
@@ -72,8 +72,11 @@ impl Life {
 
     /// The last pass, by its start, and why there was none since.
     pub(crate) fn last_pass(&self) -> (Instant, Option<Error>) {
-        let pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
-        (pulse.passed, pulse.failure.clone())
+        let last = self
+            .last_pass
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (last.passed, last.failure.clone())
     }
 
     /// Whether the check wants a pass between two rhythmic beats: the last one is older than
@@ -87,14 +90,20 @@ impl Life {
     }
 
     pub(crate) fn passed(&self, at: Instant) {
-        let mut pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
-        pulse.passed = pulse.passed.max(at);
-        pulse.failure = None;
+        let mut last = self
+            .last_pass
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        last.passed = last.passed.max(at);
+        last.failure = None;
     }
 
     pub(crate) fn failed(&self, failure: Error) {
-        let mut pulse = self.pulse.lock().unwrap_or_else(PoisonError::into_inner);
-        pulse.failure = Some(failure);
+        let mut last = self
+            .last_pass
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        last.failure = Some(failure);
     }
 
     /// Ends this life; the first cause stands.

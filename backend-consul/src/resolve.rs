@@ -14,7 +14,7 @@ use crate::keys::service_name;
 #[derive(Clone, Debug)]
 pub(crate) struct Present {
     pub(crate) entry: Entry,
-    /// Whether plimsoll wrote it, and its fence tells of its owner.
+    /// Whether plimsoll wrote it, and its owner lock tells of its owner.
     pub(crate) ours: bool,
     /// When it was created in the catalog.
     created: u64,

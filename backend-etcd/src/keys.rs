@@ -81,8 +81,7 @@ impl Tree {
         }
     }
 
-    /// The one key by which a process makes earlier requests of its own void, see
-    /// [`Fence`](crate::records::claim::Fence).
+    /// The one key by which a process makes earlier requests of its own void, see `Barrier`.
     pub(crate) fn barrier(&self, lease: i64) -> String {
         format!("{}fence/{lease:x}", self.prefix)
     }

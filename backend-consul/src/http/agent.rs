@@ -188,7 +188,7 @@ impl Agent {
     /// One key, as the leader knows it.
     pub(crate) async fn key(&self, key: &str) -> Result<Option<Pair>, Failure> {
         let path = key_path(key);
-        let pairs = present(self.http.send(Request::get("fence", &path)).await)?;
+        let pairs = present(self.http.send(Request::get("owner lock", &path)).await)?;
         Ok(pairs.into_iter().next())
     }
 

@@ -61,11 +61,11 @@ mod tests {
 
     /// The pauses after so many failures of one kind in a row.
     fn pauses(most: Duration, kind: ErrorKind) -> Vec<Duration> {
-        let (mut trouble, mut rng) = (RetryPacer::new(most), Rng::from_seed(5));
+        let (mut pacer, mut rng) = (RetryPacer::new(most), Rng::from_seed(5));
         let mut pause = || {
             let before = Instant::now();
-            trouble.was(Err(Error::new(kind, "x")), &mut rng);
-            trouble.until.map(|until| until - before)
+            pacer.was(Err(Error::new(kind, "x")), &mut rng);
+            pacer.until.map(|until| until - before)
         };
         (0..200).map(|_| pause().expect("a pause")).collect()
     }
@@ -102,11 +102,11 @@ mod tests {
 
     #[test]
     fn what_succeeds_is_followed_by_no_pause() {
-        let (mut trouble, mut rng) = (RetryPacer::new(LAST_RETRY), Rng::from_seed(5));
+        let (mut pacer, mut rng) = (RetryPacer::new(LAST_RETRY), Rng::from_seed(5));
         for _ in 0..20 {
-            trouble.was(Err(Error::new(ErrorKind::Unavailable, "x")), &mut rng);
+            pacer.was(Err(Error::new(ErrorKind::Unavailable, "x")), &mut rng);
         }
-        trouble.was(Ok(()), &mut rng);
-        assert_eq!((trouble.until, trouble.failed), (None, 0));
+        pacer.was(Ok(()), &mut rng);
+        assert_eq!((pacer.until, pacer.failed), (None, 0));
     }
 }

@@ -12,7 +12,7 @@ use crate::life::Life;
 use crate::owner_lock::{Refusal, Value};
 
 impl Records {
-    /// The fence first, so that nobody else is in sight; then the service, critical as every new
+    /// The owner lock first, so that nobody else is in sight; then the service, critical as every new
     /// one; then its first pass. What is late of all this is refused, or stays critical.
     pub(crate) async fn claim(&self, record: &Record, former: &[Incarnation]) -> Result<Arc<Life>> {
         let agent = &self.agent.patient();

@@ -43,7 +43,7 @@ impl Records {
         Names::new(&self.config.root, service, id, life)
     }
 
-    /// Takes the fence for the session.
+    /// Takes the owner lock for the session.
     async fn acquire(
         &self,
         agent: &Agent,

@@ -12,7 +12,7 @@ use crate::owner_lock;
 /// What an agent has in its buffers when it wakes is done well within this.
 const AFTERMATH: Duration = Duration::from_millis(250);
 impl Records {
-    /// The fence first: a service that is gone while its fence stands was not given up.
+    /// The owner lock first: a service that is gone while its lock stands was not given up.
     pub(crate) async fn release(&self, release: &Release) -> Result<()> {
         let names = |life: &Incarnation| self.names(&release.service, &release.id, *life);
         let Some(first) = release.incarnations.first() else {
@@ -23,12 +23,12 @@ impl Records {
             .iter()
             .map(|life| self.keeper.forsake(*life))
             .collect();
-        let fence = owner_lock::release(&self.agent, &names(first).key, release).await;
+        let removed = owner_lock::release(&self.agent, &names(first).key, release).await;
         // Of the service the agent alone decides, whatever the servers do.
         for life in lives {
             self.agent.deregister(&names(life).service_id).await?;
         }
-        fence?;
+        removed?;
         let node = self.keeper.node();
         for (life, doubtful) in lives.iter().zip(doubtful) {
             self.await_absence(&release.service, node.as_deref(), &names(life))

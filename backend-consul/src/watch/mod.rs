@@ -222,18 +222,18 @@ impl Follower {
                 .iter()
                 .map(|id| removed(id.as_str(), Departure::Unannounced)),
         );
-        // Who leaves gives up the id before the service: where the fence still stands, the agent
+        // Who leaves gives up the id before the service: where the owner lock still stands, the agent
         // has forgotten the service or somebody else has removed it, and its owner lives.
-        let fences = if vanished.iter().any(|(_, present)| present.ours) {
+        let locks = if vanished.iter().any(|(_, present)| present.ours) {
             let limit = self.following.limit;
-            let fences = self
+            let locks = self
                 .reader
                 .admitted_loads(&self.service, Reading::Leader, limit);
-            let fences = fences.await;
-            if let Err(cause) = &fences {
+            let locks = locks.await;
+            if let Err(cause) = &locks {
                 tracing::debug!(service = %self.service, %cause, "how they went is not known");
             }
-            fences
+            locks
         } else {
             Ok(Vec::new())
         };
@@ -242,9 +242,7 @@ impl Follower {
             let owned =
                 |(owner, stored): &(InstanceId, Stored)| owner == id && stored.value.life == life;
             // Where that cannot be known, nobody has announced it.
-            let lives = fences
-                .as_ref()
-                .map_or(true, |fences| fences.iter().any(owned));
+            let lives = locks.as_ref().map_or(true, |locks| locks.iter().any(owned));
             let departure = if present.ours && lives {
                 Departure::Unannounced
             } else {
