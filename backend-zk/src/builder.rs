@@ -118,7 +118,8 @@ impl ZkBuilder {
     }
 
     /// Logs in by SASL with the mechanism DIGEST-MD5, which servers check against a list of users
-    /// of their own. It replaces [`with_digest`](Self::with_digest), and the other way round.
+    /// of their own; as user and password are at the times that [`with_digest`](Self::with_digest)
+    /// names. It replaces [`with_digest`](Self::with_digest), and the other way round.
     #[cfg(feature = "sasl")]
     pub fn with_sasl(
         mut self,
