@@ -216,8 +216,9 @@ impl fmt::Debug for Credential {
 /// What is made of one or more credentials, such as the settings of TLS; made again when one of
 /// them has changed.
 ///
-/// Of credentials that nothing can be made of, such as a certificate whose key is yet to be
-/// written, what was made before stays in use, and one warning is logged.
+/// Of credentials that nothing can be made of, such as a certificate that is half written, or one whose
+/// key is yet to be where `make` tries both together, what was made before stays in use, and one
+/// warning is logged.
 pub struct Derived<T> {
     credentials: Vec<Credential>,
     make: Make<T>,
